@@ -1,0 +1,1 @@
+"""Chunked array storage and lazy labelled datasets for 4D-STEM."""

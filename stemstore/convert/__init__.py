@@ -1,0 +1,1 @@
+"""The job that turns a source into a store."""

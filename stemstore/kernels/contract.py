@@ -1,0 +1,123 @@
+"""What a kernel is: one numeric code that every source and every dask block can drive.
+
+A driver (a store, a raw file, a block of an ordinary dask array) hands over pieces of the scan as it decodes them: a
+stack of whole stored frames, or a block of events. It says which frames of the piece are wanted and to which output
+row each belongs. The kernel adds them into the output; it never sees files, labels or graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from stemstore._types import Array, Int64Array, UInt16Array
+from stemstore.selection import Index, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorRegion:
+    """The part of the stored detector that an operation looks at.
+
+    Attributes
+    ----------
+    stored
+        Rows and columns of the stored detector.
+    rows, columns
+        Stored indices that are visible, in their visible order; may repeat.
+    """
+
+    stored: tuple[int, int]
+    rows: Index
+    columns: Index
+
+    @classmethod
+    def of(cls, selection: Selection) -> DetectorRegion:
+        """Take the detector part of a selection."""
+        rows, columns = selection.detector
+        return cls((selection.stored[-2], selection.stored[-1]), rows, columns)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Visible rows and columns."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the visible detector is the stored one."""
+        return self.rows == range(self.stored[0]) and self.columns == range(self.stored[1])
+
+    def embed(self, visible: Array) -> Array:
+        """Place weights given on the visible detector onto the stored one.
+
+        Unseen pixels get zero; a pixel seen several times gets the sum of its weights, so that a weighted sum over the
+        stored frame equals the one over the visible frame exactly.
+        """
+        if self.whole:
+            return np.ascontiguousarray(visible)
+        out = np.zeros(visible.shape[:-2] + self.stored, dtype=visible.dtype)
+        np.add.at(out, (..., np.asarray(self.rows)[:, None], np.asarray(self.columns)[None, :]), visible)
+        return out
+
+    def crop(self, stored: Array) -> Array:
+        """Cut the visible detector out of an array whose last two axes are the stored one."""
+        if self.whole:
+            return stored
+        return stored[..., np.asarray(self.rows)[:, None], np.asarray(self.columns)[None, :]]
+
+
+class Kernel(Protocol):
+    """One operation on frames or events.
+
+    Attributes
+    ----------
+    reduces
+        ``"detector"``: one output row per scan position. ``"scan"``: one output for all positions of a piece of work;
+        partial outputs are merged with `combine`.
+    combine
+        NumPy ufunc that merges partial outputs of a ``"scan"`` kernel (``np.add`` or ``np.maximum``).
+    """
+
+    reduces: Literal["detector", "scan"]
+    combine: np.ufunc
+
+    def prepare(self, region: DetectorRegion) -> Any:
+        """Turn the operation's weights into plain arrays on the stored detector."""
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape behind the scan axes and dtype of the result, for pixels of `dtype`."""
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
+        """Make the zeroed array that `frames` and `events` add into.
+
+        ``(n_positions, …)`` for a ``"detector"`` kernel; any shape of its own for a ``"scan"`` kernel.
+        """
+
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
+        """Process frames ``block[local[i]]`` into ``out[place[i]]``.
+
+        Parameters
+        ----------
+        block : shape (n, stored ky, stored kx), C-contiguous
+            Valid during the call only.
+        local, place : shape (m,)
+            Frames of the block, and their output rows (meaningless for a ``"scan"`` kernel).
+        """
+
+    def events(
+        self,
+        gap: UInt16Array,
+        offsets: Int64Array,
+        local: Int64Array,
+        out: Array,
+        place: Int64Array,
+        prepared: Any,
+    ) -> None:
+        """Process the events of frames ``local[i]`` of a block into ``out[place[i]]``.
+
+        Frame f owns the slots ``gap[offsets[f]:offsets[f + 1]]`` (see `stemstore.kernels.events` for the coding).
+        """
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Turn the accumulated output into the result (a ``"scan"`` kernel crops the detector here)."""

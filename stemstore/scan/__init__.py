@@ -1,0 +1,1 @@
+"""The lazy labelled scan: opening, the lazy array, coordinates, the xarray backend."""

@@ -1,0 +1,1 @@
+"""Readers, sources and how one is found for a file; knows no store."""

@@ -1,0 +1,158 @@
+"""What a reader gives: frames or events of one scan, addressed by flat scan position.
+
+Third parties implement these protocols without importing a base class; `stemstore.testing.ReaderTests` checks that an
+implementation keeps them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from stemstore._types import Array, Int64Array, UInt32Array
+
+if TYPE_CHECKING:
+    import sparse
+
+    from stemstore_schemas import SourceMetadata
+
+MISSING, PARTIAL, VALID = 0, 1, 2
+"""State of a frame in a validity array: nothing was recorded, some sectors were lost, complete."""
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """Frames of one scan, lazy and picklable; no file stays open between calls.
+
+    Attributes
+    ----------
+    identity
+        Text that changes when the data change (paths, sizes and modification times); part of every cache key.
+    scan_shape
+        Extents of the scan axes, slow first, flyback columns included: ``(y, x)``, ``(frame, y, x)`` for repeated
+        frames, or ``(frame,)`` for a stack whose scan shape is unknown.
+    frame_shape
+        Detector rows and columns.
+    dtype
+        Pixel type in native byte order, as the detector wrote it.
+    metadata
+        What the files say about acquisition and detector.
+    validity
+        uint8 per flat scan position (`MISSING`, `PARTIAL`, `VALID`), or None when every frame is valid.
+    """
+
+    identity: str
+    scan_shape: tuple[int, ...]
+    frame_shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    metadata: SourceMetadata
+    validity: np.ndarray[Any, np.dtype[np.uint8]] | None
+
+    def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
+        """Read the frames of flat scan positions ``start <= i < stop``.
+
+        Missing frames and sectors are zero (NaN for floats); `validity` tells which they are.
+
+        Parameters
+        ----------
+        start, stop
+            Half-open range of flat scan positions.
+        out : shape (stop - start, ky, kx), optional
+            Buffer of the source's dtype to fill; a new one is made otherwise.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Electron events of consecutive frames in compressed-row form.
+
+    Attributes
+    ----------
+    indptr : shape (n_frames + 1,)
+        Frame i owns ``indices[indptr[i]:indptr[i + 1]]``.
+    indices : shape (n_events,)
+        Flat detector index ``ky * frame_shape[1] + kx``; an index repeats when several electrons hit one pixel.
+    frame_shape
+        Detector rows and columns.
+    """
+
+    indptr: Int64Array
+    indices: UInt32Array
+    frame_shape: tuple[int, int]
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames, empty ones included."""
+        return len(self.indptr) - 1
+
+    def to_sparse(self) -> sparse.GCXS:
+        """View the events as a ``sparse.GCXS`` of shape (frames, ky * kx) without copying indices or indptr."""
+        import sparse
+
+        n_pixels = self.frame_shape[0] * self.frame_shape[1]
+        ones = np.broadcast_to(np.uint8(1), self.indices.shape)
+        return sparse.GCXS(
+            (ones, self.indices, self.indptr), shape=(self.n_frames, n_pixels), compressed_axes=(0,)
+        )
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """Counted electron events of one scan, lazy and picklable; attributes as in `FrameSource`."""
+
+    identity: str
+    scan_shape: tuple[int, ...]
+    frame_shape: tuple[int, int]
+    metadata: SourceMetadata
+    validity: np.ndarray[Any, np.dtype[np.uint8]] | None
+
+    def read_events(self, start: int, stop: int) -> Events:
+        """Read the events of flat scan positions ``start <= i < stop``, ascending inside each frame."""
+
+
+Source = FrameSource | EventSource
+
+
+class Reader(Protocol):
+    """One format. Its options are arguments of its constructor.
+
+    Attributes
+    ----------
+    name
+        Name of the format as used by ``reader="…"``; equal to the entry point's name.
+    description
+        One line for people.
+    extensions
+        Usual file extensions with their dot, lower case; a hint for people, detection looks at content.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    extensions: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def matches(cls, url: str, first_bytes: bytes) -> float:
+        """Tell how sure this reader is that `url` is its format.
+
+        Parameters
+        ----------
+        url
+            A file or a folder.
+        first_bytes
+            The first 4096 bytes of the file; empty for a folder.
+
+        Returns
+        -------
+        confidence
+            0 = not mine, 0.5 = the name fits, 1 = the content proves it. Never raises.
+        """
+
+    def __call__(self, url: str | list[str]) -> Source:
+        """Open the data: headers only, no pixel."""

@@ -1,0 +1,1 @@
+"""The only room that knows Zarr: urls, layout, codecs, metadata, arrays, events, writer."""
