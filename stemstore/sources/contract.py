@@ -98,9 +98,7 @@ class Events:
 
         n_pixels = self.frame_shape[0] * self.frame_shape[1]
         ones = np.broadcast_to(np.uint8(1), self.indices.shape)
-        return sparse.GCXS(
-            (ones, self.indices, self.indptr), shape=(self.n_frames, n_pixels), compressed_axes=(0,)
-        )
+        return sparse.GCXS((ones, self.indices, self.indptr), shape=(self.n_frames, n_pixels), compressed_axes=(0,))
 
 
 @runtime_checkable
