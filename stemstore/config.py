@@ -10,6 +10,7 @@ from stemstore.errors import InputError
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
+KIB = 1024
 DEFAULT_MEMORY = 768 * 2**20
 """Working memory of a conversion or an operation; with interpreter and libraries a process stays below 1 GiB."""
 
@@ -29,7 +30,7 @@ def parse_size(text: str | int) -> int:
         msg = f"size {text!r} is not understood; expected a number with a unit, such as '512MiB' or '2GB'"
         raise InputError(msg, found=text)
     number, prefix, binary = match.groups()
-    base = 1024 if binary else 1000
+    base = KIB if binary else 1000
     return int(float(number) * base ** _POWERS[prefix.lower()])
 
 
@@ -37,21 +38,21 @@ def format_size(n_bytes: int) -> str:
     """Write a number of bytes as ``'12.4 GiB (13 314 398 617 bytes)'``."""
     value, unit = float(n_bytes), "bytes"
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
+        if value < KIB or unit == "TiB":
             break
-        value /= 1024
+        value /= KIB
     if unit == "bytes":
         return f"{n_bytes} bytes"
     return f"{value:.1f} {unit} ({n_bytes:,} bytes)".replace(",", " ")
 
 
 def memory_budget() -> int:
-    """Working memory in bytes: ``STEMSTORE_MAX_MEMORY`` or 768 MiB."""
+    """Give the working memory in bytes: ``STEMSTORE_MAX_MEMORY`` or 768 MiB."""
     return parse_size(os.environ.get("STEMSTORE_MAX_MEMORY", DEFAULT_MEMORY))
 
 
 def n_workers() -> int:
-    """Number of threads: ``STEMSTORE_WORKERS`` or the processors this process may use."""
+    """Give the number of threads: ``STEMSTORE_WORKERS`` or the processors this process may use."""
     text = os.environ.get("STEMSTORE_WORKERS")
     if text is None:
         affinity = getattr(os, "sched_getaffinity", None)

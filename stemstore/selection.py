@@ -7,14 +7,17 @@ so that a lazy array can carry what the user selected and a source can read just
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from stemstore._types import Array, Int64Array
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stemstore._types import Array, Int64Array
 
 Index: TypeAlias = "range | Int64Array"
 """Stored indices along one axis: a range while regular, otherwise an int64 array."""
@@ -150,7 +153,7 @@ def runs(axis: Index, size: int) -> Iterator[slice]:
     blocks = np.asarray(axis, dtype=np.int64) // size
     borders = np.flatnonzero(np.diff(blocks)) + 1
     edges = [0, *borders.tolist(), len(blocks)]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         if stop > start:
             yield slice(start, stop)
 

@@ -8,12 +8,13 @@ row each belongs. The kernel adds them into the output; it never sees files, lab
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from stemstore._types import Array, Int64Array, UInt16Array
-from stemstore.selection import Index, Selection
+if TYPE_CHECKING:
+    from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore.selection import Index, Selection
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from stemstore._types import Array, Int64Array, UInt32Array
-
 if TYPE_CHECKING:
     import sparse
 
+    from stemstore._types import Array, Int64Array, UInt32Array
     from stemstore_schemas import SourceMetadata
 
 MISSING, PARTIAL, VALID = 0, 1, 2
