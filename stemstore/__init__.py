@@ -1,1 +1,82 @@
-"""Chunked array storage and lazy labelled datasets for 4D-STEM."""
+"""Chunked array storage and lazy labelled datasets for 4D-STEM.
+
+The names below are the public face. They are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_FACE = {
+    "open": ("stemstore.scan.open", "open_scan"),
+    "convert": ("stemstore.conversion.run", "convert"),
+    "inspect": ("stemstore.conversion.inspect", "inspect"),
+    "readers": ("stemstore.sources.registry", "readers"),
+    "virtual_image": ("stemstore.ops.virtual", "virtual_image"),
+    "disk": ("stemstore.ops.detectors", "disk"),
+    "annulus": ("stemstore.ops.detectors", "annulus"),
+    "rectangle": ("stemstore.ops.detectors", "rectangle"),
+    "point": ("stemstore.ops.detectors", "point"),
+    "mean_pattern": ("stemstore.ops.reduce", "mean_pattern"),
+    "max_pattern": ("stemstore.ops.reduce", "max_pattern"),
+    "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
+    "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
+    "dpc": ("stemstore.ops.dpc", "dpc"),
+    "find_disks": ("stemstore.ops.bragg", "find_disks"),
+    "map_frames": ("stemstore.ops.blocks", "map_frames"),
+    "explain": ("stemstore.ops.blocks", "explain"),
+}
+
+__all__ = [
+    "__version__",
+    "annulus",
+    "bin_scan",
+    "center_of_mass",
+    "convert",
+    "disk",
+    "dpc",
+    "explain",
+    "find_disks",
+    "inspect",
+    "map_frames",
+    "max_pattern",
+    "mean_pattern",
+    "open",
+    "point",
+    "readers",
+    "rectangle",
+    "virtual_image",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+if TYPE_CHECKING:
+    from stemstore.conversion.inspect import inspect
+    from stemstore.conversion.run import convert
+    from stemstore.ops.blocks import explain, map_frames
+    from stemstore.ops.bragg import find_disks
+    from stemstore.ops.com import center_of_mass
+    from stemstore.ops.detectors import annulus, disk, point, rectangle
+    from stemstore.ops.dpc import dpc
+    from stemstore.ops.reduce import bin_scan, max_pattern, mean_pattern
+    from stemstore.ops.virtual import virtual_image
+    from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
+    from stemstore.sources.registry import readers
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        msg = f"module {__name__!r} has no attribute {name!r}; the public names are {', '.join(__all__)}"
+        raise AttributeError(msg)
+    module, attribute = _FACE[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -131,10 +131,14 @@ class Selection:
                 axes[number] = _take(axis, part)
         return Selection(self.stored, tuple(axes), tuple(kept))
 
-    def part(self, scan: tuple[slice, ...]) -> Selection:
-        """Cut a selection along its scan axes (dropped ones included); the detector stays whole."""
-        cut = tuple(_take(axis, s) for axis, s in zip(self.scan, scan, strict=True))
-        return Selection(self.stored, cut + self.detector, self.kept)
+    def cut(self, parts: tuple[slice, ...]) -> Selection:
+        """Apply one slice per stored axis (dropped axes included, as axes of length one)."""
+        axes = tuple(_take(axis, part) for axis, part in zip(self.axes, parts, strict=True))
+        return Selection(self.stored, axes, self.kept)
+
+    def cut_scan(self, parts: tuple[slice, ...]) -> Selection:
+        """Apply one slice per scan axis; the detector stays as selected."""
+        return self.cut((*parts, slice(None), slice(None)))
 
 
 def flatten(axes: tuple[Index, ...], shape: tuple[int, ...]) -> Int64Array:

@@ -49,6 +49,16 @@ class DetectorRegion:
         """Whether the visible detector is the stored one."""
         return self.rows == range(self.stored[0]) and self.columns == range(self.stored[1])
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a stored pixel is visible more than once."""
+        return any(len(set(axis)) < len(axis) for axis in (self.rows, self.columns) if not isinstance(axis, range))
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the visible rows and columns are unbroken runs of stored ones, in stored order."""
+        return all(isinstance(axis, range) and axis.step == 1 and len(axis) for axis in (self.rows, self.columns))
+
     def embed(self, visible: Array) -> Array:
         """Place weights given on the visible detector onto the stored one.
 
@@ -58,14 +68,20 @@ class DetectorRegion:
         if self.whole:
             return np.ascontiguousarray(visible)
         out = np.zeros(visible.shape[:-2] + self.stored, dtype=visible.dtype)
-        np.add.at(out, (..., np.asarray(self.rows)[:, None], np.asarray(self.columns)[None, :]), visible)
+        np.add.at(
+            out,
+            (..., np.asarray(self.rows, dtype=np.int64)[:, None], np.asarray(self.columns, dtype=np.int64)[None, :]),
+            visible,
+        )
         return out
 
     def crop(self, stored: Array) -> Array:
         """Cut the visible detector out of an array whose last two axes are the stored one."""
         if self.whole:
             return stored
-        return stored[..., np.asarray(self.rows)[:, None], np.asarray(self.columns)[None, :]]
+        return stored[
+            ..., np.asarray(self.rows, dtype=np.int64)[:, None], np.asarray(self.columns, dtype=np.int64)[None, :]
+        ]
 
 
 class Kernel(Protocol):
@@ -122,3 +138,8 @@ class Kernel(Protocol):
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Turn the accumulated output into the result (a ``"scan"`` kernel crops the detector here)."""
+
+
+def sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Type in which pixels of `dtype` are summed: uint64, int64 or float64, so that integer sums are exact."""
+    return np.dtype({"u": np.uint64, "b": np.uint64, "i": np.int64}.get(np.dtype(dtype).kind, np.float64))

@@ -1,0 +1,155 @@
+"""Centre of mass of every diffraction pattern: exact integer moments first, one division last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stemstore.kernels.contract import sum_dtype
+from stemstore.ops.blocks import map_kernel
+from stemstore.ops.detectors import as_detector, axes_in
+from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
+    from stemstore.kernels.contract import DetectorRegion
+    from stemstore.ops.detectors import Centre
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Kernel: sum, sum of row x intensity, sum of column x intensity of every frame, on the visible detector.
+
+    `mask` is boolean, of the visible shape; None for the whole detector.
+    """
+
+    mask: BoolArray | None
+    reduces: Literal["detector"] = "detector"
+    combine: np.ufunc = np.add
+
+    def prepare(self, region: DetectorRegion) -> tuple[str, Any, Any]:
+        """Choose the exact integer kernel where rows and columns of the stored detector are the visible ones."""
+        from stemstore.kernels import events, frames
+
+        if region.contiguous:
+            mask = np.ones(region.shape, bool) if self.mask is None else self.mask
+            stored = None if self.mask is None and region.whole else region.embed(mask)
+            return (
+                "moments",
+                frames.prepare_region(region.stored, stored),
+                events.prepare_region(region.stored, stored),
+            )
+        rows, columns = (np.arange(n, dtype=np.float64) for n in region.shape)
+        ones = np.ones(region.shape) if self.mask is None else self.mask.astype(np.float64)
+        weights = region.embed(np.stack([ones, ones * rows[:, None], ones * columns[None, :]]))
+        return "weights", frames.prepare_weights(weights), events.prepare_weights(weights)
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Three sums per frame."""
+        return (3,), sum_dtype(dtype) if region.contiguous else np.dtype(np.float64)
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
+        """Make the zeroed sums, (positions, 3)."""
+        shape, wide = self.output(dtype, region)
+        return np.zeros((n_positions, *shape), wide)
+
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
+        """Add the moments of dense frames."""
+        from stemstore.kernels import frames
+
+        how, table, _ = prepared
+        (frames.moments if how == "moments" else frames.weighted_sums)(block, local, out, place, table)
+
+    def events(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
+    ) -> None:
+        """Add the moments of counted frames."""
+        from stemstore.kernels import events
+
+        how, _, table = prepared
+        (events.moments if how == "moments" else events.weighted_sums)(gap, offsets, local, out, place, table)
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Count rows and columns from the first visible pixel."""
+        if not region.contiguous or (region.rows[0] == 0 and region.columns[0] == 0):
+            return out
+        first = np.array([0, region.rows[0], region.columns[0]]).astype(out.dtype)
+        return out - first * out[:, :1]
+
+
+def center_of_mass(
+    scan: Any, *, mask: Any | None = None, center: Centre | None = None, unit: str | None = None
+) -> xr.Dataset:
+    """Measure the centre of mass of every diffraction pattern.
+
+    Parameters
+    ----------
+    scan
+        Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx.
+    mask
+        Virtual detector (``disk(…)`` …) or boolean array; pixels outside are left out.
+    center
+        (ky, kx) that counts as zero; by default the optic axis, which is 0 on calibrated axes and the middle of the
+        frame, ``(n - 1) / 2``, on pixel axes.
+    unit
+        Unit of `center` and of the result; default: the unit of the detector axes.
+
+    Returns
+    -------
+    dataset : dims (y, x), lazy
+        ``com_y`` (along ky) and ``com_x`` (along kx), float64, relative to the centre; ``total`` (electrons or
+        counts under the mask, exact for integers). Frames without intensity and missing frames give NaN.
+
+    Raises
+    ------
+    InputError
+        The mask does not fit the detector.
+    CalibrationMissingError
+        The unit needs a calibration that the scan lacks.
+
+    Notes
+    -----
+    com = (sum k I) / (sum I). The sums are exact integers for integer data; the division comes last. The detector
+    axes must be evenly spaced. Memory per thread: one decoded piece of the scan.
+    """
+    import dask.array as da
+    import xarray as xr
+
+    from stemstore.scan.coordinates import optic_axis
+
+    image = intensity_of(scan)
+    region = None if mask is None else _boolean(as_detector(mask).weights(image))
+    sums = map_kernel(image.data, Moments(region))
+    total = sums[..., 0]
+    if center is None:
+        center = (optic_axis(image, "ky", unit), optic_axis(image, "kx", unit))
+    there = total > 0
+    known = recorded(image)
+    if known is not None:
+        there = there & da.from_array(known, chunks=total.chunks)
+    units = unit or image.coords["ky"].attrs.get("units", "pixel") if "ky" in image.coords else "pixel"
+    shown = None if mask is None else as_detector(mask).describe()
+    history = parameters_text("center_of_mass", mask=shown, center=center, unit=units)
+    variables = {}
+    for number, (name, axis, zero) in enumerate(zip(("com_y", "com_x"), axes_in(image, unit), center, strict=True), 1):
+        step = float(axis[1] - axis[0]) if len(axis) > 1 else 0.0
+        pixel = sums[..., number].astype(np.float64) / da.where(there, total, 1).astype(np.float64)
+        data = da.where(there, pixel * step + (float(axis[0]) - zero), np.nan)
+        variables[name] = labelled(data, image, scan_dims(image), history).rename(name)
+        variables[name].attrs |= {"units": units, "long_name": f"centre of mass along k{name[-1]}"}
+    variables["total"] = labelled(total, image, scan_dims(image), history).rename("total")
+    variables["total"].attrs |= {"units": image.attrs.get("units", "count"), "long_name": "intensity under the mask"}
+    return xr.Dataset(variables, attrs={"history": history})
+
+
+def _boolean(weights: Array) -> BoolArray:
+    if weights.dtype != bool:
+        from stemstore.errors import InputError
+
+        msg = f"the mask of a centre of mass is boolean, got weights of type {weights.dtype}; compare them with 0 first"
+        raise InputError(msg, found=str(weights.dtype))
+    return weights

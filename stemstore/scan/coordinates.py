@@ -1,0 +1,120 @@
+"""From axes in the metadata to coordinates on labelled arrays, and from one unit to another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemstore.errors import CalibrationMissingError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from stemstore._types import FloatArray
+    from stemstore_schemas import Axis
+
+LONG_NAMES = {
+    "y": "slow scan axis",
+    "x": "fast scan axis",
+    "ky": "detector rows",
+    "kx": "detector columns",
+    "frame": "frame",
+}
+ANGLES = ("mrad", "rad", "deg")
+RECIPROCAL = ("1/angstrom", "1/nm")
+
+
+def scan_coordinates(axes: list[Axis]) -> dict[str, xr.Variable]:
+    """Make index coordinates in the unit of each axis, and pixel numbers as non-index coordinates.
+
+    Parameters
+    ----------
+    axes
+        Scan axes first, then ky and kx.
+
+    Returns
+    -------
+    coordinates
+        ``y, x, ky, kx`` (physical where calibrated) and ``y_pixel, x_pixel, ky_pixel, kx_pixel``.
+    """
+    import xarray as xr
+
+    coordinates = {}
+    for axis in axes:
+        attrs: dict[str, Any] = {"units": axis.unit, "long_name": LONG_NAMES.get(axis.name, axis.name)}
+        attrs |= {"step": axis.step, "origin": axis.origin, "stored_size": axis.size}
+        if axis.source is not None:
+            attrs["source"] = axis.source
+        coordinates[axis.name] = xr.Variable((axis.name,), axis.coordinates(), attrs)
+        pixels = {"units": "pixel", "long_name": f"stored index along {axis.name}"}
+        coordinates[f"{axis.name}_pixel"] = xr.Variable((axis.name,), np.arange(axis.size), pixels)
+    return coordinates
+
+
+def convert_axis(coordinate: xr.DataArray, image: xr.DataArray, unit: str | None) -> FloatArray:
+    """Give the values of a coordinate in another unit.
+
+    Parameters
+    ----------
+    coordinate
+        Coordinate of the axis, with its attribute ``units``.
+    image
+        The scan it belongs to: carries the pixel numbers and the beam energy.
+    unit
+        None for the coordinate's own.
+
+    Raises
+    ------
+    CalibrationMissingError
+        The axis is not calibrated, or the beam energy needed to go between angles and reciprocal lengths is unknown.
+    """
+    values = np.asarray(coordinate.values, dtype=np.float64)
+    own = coordinate.attrs.get("units", "pixel")
+    if unit is None or unit == own:
+        return values
+    pixels = f"{coordinate.name}_pixel"
+    if unit == "pixel" and pixels in image.coords:
+        return np.asarray(image.coords[pixels].values, dtype=np.float64)
+    return values * unit_factor(own, unit, image.attrs.get("beam_energy_keV"), str(coordinate.name))
+
+
+def unit_factor(own: str, unit: str, beam_energy: float | None, axis: str) -> float:
+    """Factor that turns values in `own` into values in `unit`.
+
+    Angles and reciprocal lengths are related by angle = wavelength x k (small angles).
+
+    Raises
+    ------
+    CalibrationMissingError
+        No such factor is known for this scan.
+    """
+    from stemstore_schemas import convert_value, parse_unit, wavelength
+
+    try:
+        unit = parse_unit(unit)
+        if own in ANGLES and unit in RECIPROCAL and beam_energy:
+            return convert_value(1e-3 / wavelength(beam_energy), "1/angstrom", unit) * convert_value(1.0, own, "mrad")
+        if own in RECIPROCAL and unit in ANGLES and beam_energy:
+            return convert_value(1e3 * wavelength(beam_energy), "mrad", unit) * convert_value(1.0, own, "1/angstrom")
+        return convert_value(1.0, own, unit)
+    except ValueError as error:
+        hint = (
+            "give beam_energy=… to stemstore.open"
+            if own in ANGLES + RECIPROCAL and unit in ANGLES + RECIPROCAL
+            else "give detector_step='0.5 mrad' (or scan_step='0.5 nm') to stemstore.open, or use unit='pixel'"
+        )
+        msg = f"axis {axis!r} is in {own!r} and cannot be expressed in {unit!r} for this scan; {hint}"
+        raise CalibrationMissingError(msg, key=axis, found=own, expected=unit) from error
+
+
+def optic_axis(image: xr.DataArray, name: str, unit: str | None) -> float:
+    """Where the optic axis lies on a detector axis: zero once calibrated, the middle of the frame before."""
+    coordinate = image.coords.get(name)
+    attrs = {} if coordinate is None else coordinate.attrs
+    own = attrs.get("units", "pixel")
+    if own == "pixel":
+        return (int(attrs.get("stored_size", image.sizes[name])) - 1) / 2
+    if unit == "pixel":
+        return float(-attrs["origin"] / attrs["step"])
+    return 0.0

@@ -1,0 +1,197 @@
+"""The lazy 4D array: a dask array that remembers which part of which scan it is.
+
+`ScanArray` is the only subclass of dask in the package. Indexing and rechunking compose a `Selection` and give another
+`ScanArray`; every other dask operation is inherited and gives an ordinary dask array of NumPy blocks. Operations ask
+`selection_of` whether an array still is a plain selection of a source; if so they may stream the source itself.
+
+The selection counts only while the array has the name it was built with. In-place changes (item assignment, ``out=``)
+rename the array, so that a changed array is never mistaken for its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+import dask.array as da
+import numpy as np
+
+from stemstore.errors import InputError
+from stemstore.selection import Index, Selection, runs
+
+if TYPE_CHECKING:
+    from stemstore._types import Array, BoolArray
+    from stemstore.kernels.contract import Kernel
+
+Chunks = tuple[tuple[int, ...], ...]
+
+
+@runtime_checkable
+class ScanSource(Protocol):
+    """What a lazy array stands on: a finished store, or the files of a detector.
+
+    Attributes
+    ----------
+    shape, dtype
+        Stored shape (scan axes, ky, kx; flyback included) and pixel type.
+    uuid
+        Identity of the data; equal identities mean equal pixels.
+    partition
+        Extent along every scan axis of one unit of work of an operation.
+    chunk
+        Extent along every scan axis of one block of the dask array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    uuid: str
+    partition: tuple[int, ...]
+    chunk: tuple[int, ...]
+
+    def read(self, selection: Selection) -> Array:
+        """Read the selected pixels as an array of ``selection.shape``."""
+
+    def run(self, selection: Selection, kernel: Kernel, prepared: Any, keep: BoolArray | None = None) -> Array:
+        """Stream the selected positions through a kernel; ``keep`` (scan lengths) leaves positions out."""
+
+
+class ScanArray(da.Array):  # type: ignore[misc]  # dask is untyped
+    """A lazy selection of a scan; an ordinary dask array in every other respect."""
+
+    __slots__ = ()
+
+    def __new__(cls, source: ScanSource, selection: Selection, chunks: Chunks | None = None) -> Self:
+        """Make the array of `selection`; `chunks` defaults to the blocks that suit the source."""
+        chunks = natural_chunks(source, selection) if chunks is None else chunks
+        name = "scan-" + token(source.uuid, selection.token, chunks)
+        graph = BlockGraph(name, source, selection, chunks)
+        self = super().__new__(cls, graph, name, chunks, meta=np.empty((0,) * len(chunks), source.dtype))
+        self._source, self._selection, self._born = source, selection, name
+        return self
+
+    def selection(self) -> Selection | None:
+        """Which part of its source the array is, or None once it was changed in place."""
+        return self._selection if self.name == self._born else None
+
+    def __getitem__(self, key: Any) -> da.Array:
+        selection = self.selection()
+        composed = None if selection is None else selection.compose(key)
+        return super().__getitem__(key) if composed is None else ScanArray(self._source, composed)
+
+    def rechunk(self, chunks: Any = "auto", *args: Any, **kwargs: Any) -> da.Array:
+        """Rechunk without reading the old blocks."""
+        selection = self.selection()
+        if selection is None or args or kwargs:
+            return super().rechunk(chunks, *args, **kwargs)
+        if isinstance(chunks, dict):
+            chunks = {axis % self.ndim: size for axis, size in chunks.items()}
+            chunks = tuple(chunks.get(axis, self.chunks[axis]) for axis in range(self.ndim))
+            chunks = tuple(old if new is None else new for new, old in zip(chunks, self.chunks, strict=True))
+        normal = da.core.normalize_chunks(chunks, self.shape, dtype=self.dtype, previous_chunks=self.chunks)
+        return ScanArray(self._source, selection, normal)
+
+    def copy(self) -> da.Array:
+        """Give the same lazy array again."""
+        selection = self.selection()
+        return super().copy() if selection is None else ScanArray(self._source, selection, self.chunks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        selection = self.selection()
+        return super().__reduce__() if selection is None else (ScanArray, (self._source, selection, self.chunks))
+
+
+class BlockGraph(Mapping[Any, Any]):
+    """The graph of a `ScanArray`: its tasks are made when asked for, so that opening costs nothing per block."""
+
+    def __init__(self, name: str, source: ScanSource, selection: Selection, chunks: Chunks) -> None:
+        self.name, self.source, self.selection = name, source, selection
+        self.source_key = f"source-{name}"
+        sizes = iter(chunks)
+        self.cuts = [cuts(next(sizes)) if kept else [slice(0, 1)] for kept in selection.kept]
+        self.blocks = tuple(len(c) for c, kept in zip(self.cuts, selection.kept, strict=True) if kept)
+
+    def __getitem__(self, key: Any) -> Any:
+        if key == self.source_key:
+            return self.source
+        if not (isinstance(key, tuple) and len(key) == 1 + len(self.blocks) and key[0] == self.name):
+            raise KeyError(key)
+        if not all(0 <= i < n for i, n in zip(key[1:], self.blocks, strict=True)):
+            raise KeyError(key)
+        block = iter(key[1:])
+        parts = tuple(c[next(block)] if kept else c[0] for c, kept in zip(self.cuts, self.selection.kept, strict=True))
+        return (read_block, self.source_key, self.selection.cut(parts))
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.source_key
+        yield from itertools.product([self.name], *(range(n) for n in self.blocks))
+
+    def __len__(self) -> int:
+        return 1 + int(np.prod(self.blocks, dtype=np.int64))
+
+
+def selection_of(array: Any) -> tuple[ScanSource, Selection] | None:
+    """Give the source and the selection that an array stands for, or None where it is no plain selection."""
+    if not isinstance(array, ScanArray):
+        return None
+    selection = array.selection()
+    return None if selection is None else (array._source, selection)
+
+
+def read_block(source: ScanSource, selection: Selection) -> Array:
+    """Read one dask block."""
+    return source.read(selection)
+
+
+def natural_chunks(source: ScanSource, selection: Selection) -> Chunks:
+    """Cut the kept axes at the block borders of the source; the detector stays whole."""
+    sizes = (*source.chunk, *selection.stored[-2:])
+    pieces = (
+        tuple(part.stop - part.start for part in cut_axis(axis, size))
+        for axis, size, kept in zip(selection.axes, sizes, selection.kept, strict=True)
+        if kept
+    )
+    return tuple(pieces)
+
+
+def cut_axis(axis: Index, size: int) -> list[slice]:
+    """Cut an axis at the borders of stored blocks of `size`, or evenly where it jumps about too much for that."""
+    if len(axis) == 0:
+        return [slice(0, 0)]
+    parts = list(runs(axis, size))
+    # A shuffled axis would give a piece per index; even pieces cost some re-reading but keep the graph small.
+    if len(parts) > 2 * -(-len(axis) // size) + 2:
+        distinct = len(np.unique(np.asarray(axis) // size))
+        if len(parts) > 2 * distinct:
+            return [slice(i, min(i + size, len(axis))) for i in range(0, len(axis), size)]
+    return parts
+
+
+def cuts(sizes: tuple[int, ...]) -> list[slice]:
+    """Turn chunk sizes into slices."""
+    edges = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def token(*parts: Any) -> str:
+    """Short digest of plain values for task names."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def require_classic_arrays() -> None:
+    """Refuse dask's experimental array expressions, under which arrays cannot carry their selection.
+
+    Raises
+    ------
+    InputError
+        The dask setting ``array.query-planning`` is on.
+    """
+    import dask
+
+    if dask.config.get("array.query-planning", False):
+        msg = (
+            "dask's experimental setting 'array.query-planning' is on; lazy scans need the classic dask arrays. "
+            "Set it to False (environment: DASK_ARRAY__QUERY_PLANNING=False) before importing dask.array"
+        )
+        raise InputError(msg, key="array.query-planning")

@@ -1,0 +1,132 @@
+"""Opening a scan: a finished store or the raw files of a detector, as the same lazy labelled dataset."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from stemstore.scan.calibration import Calibration, complete_axes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+
+    from stemstore.scan.lazy import ScanSource
+    from stemstore_schemas import Acquisition, Axis
+
+ATTRIBUTES = {
+    "beam_energy": "beam_energy_keV",
+    "semi_convergence_angle": "semi_convergence_angle_mrad",
+    "camera_length": "camera_length_mm",
+    "dwell_time": "dwell_time_s",
+    "scan_rotation": "scan_rotation_deg",
+}
+
+
+def open_scan(
+    url: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    reader: str | None = None,
+    flyback: bool = False,
+    allow_incomplete: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Open a store or raw detector files as a lazy labelled dataset.
+
+    Only headers and metadata are read; pixels are read when something is computed.
+
+    Parameters
+    ----------
+    url
+        A store (path or URL), a raw file, a folder, or a list of files of one scan.
+    reader
+        Name of the format of raw data; found by content when left out.
+    flyback
+        Show the columns recorded while the beam flew back; hidden by default.
+    allow_incomplete
+        Open a store whose conversion did not finish.
+    **options
+        Calibration in place of what the data say (``beam_energy``, ``semi_convergence_angle``, ``camera_length``,
+        ``scan_rotation``, ``scan_step``, ``detector_step``, ``detector_center``; numbers in keV, mrad, mm, deg, nm,
+        mrad, pixel or texts with a unit such as ``"300 keV"``), and the options of the reader.
+
+    Returns
+    -------
+    dataset
+        Variable ``intensity`` with dims (y, x, ky, kx), a leading ``frame`` for repeated frames; coordinates in
+        physical units where calibrated, and the stored pixel numbers ``y_pixel`` … ``kx_pixel``. ``valid`` (y, x)
+        is there when a frame is missing (0) or partial (1).
+
+    Raises
+    ------
+    NotFoundError, UnknownFormatError, AmbiguousFormatError
+        Nothing there, or not recognised.
+    ConversionIncompleteError
+        A store without its commit object.
+    FormatVersionError
+        A store written by a newer version.
+
+    Examples
+    --------
+    >>> import stemstore
+    >>> ds = stemstore.open("scan_42.zarr")  # doctest: +SKIP
+    >>> ds.intensity.isel(y=3, x=4).plot()  # doctest: +SKIP
+    """
+    from stemstore.sources.registry import open_source
+    from stemstore.sources.streaming import scan_source
+    from stemstore.store.open import is_store, open_store
+
+    calibration, reader_options = Calibration.split(options)
+    paths = [os.fspath(url)] if isinstance(url, (str, os.PathLike)) else [os.fspath(part) for part in url]
+    if reader is None and len(paths) == 1 and is_store(paths[0]):
+        if reader_options:
+            from stemstore.errors import InputError
+
+            msg = f"{paths[0]!r} is a store and takes no options {sorted(reader_options)}; leave them out"
+            raise InputError(msg, url=paths[0], found=sorted(reader_options))
+        stored = open_store(paths[0], allow_incomplete=allow_incomplete)
+        document = stored.document
+        return build(stored, document.axes, document.acquisition, calibration, paths[0], flyback=flyback)
+    source = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
+    metadata = source.metadata
+    raw = scan_source(source)
+    return build(raw, metadata.axes, metadata.acquisition, calibration, paths[0], flyback=flyback)
+
+
+def build(
+    source: Any, axes: list[Axis], acquisition: Acquisition, calibration: Calibration, url: str, *, flyback: bool
+) -> xr.Dataset:
+    """Dress a scan source as a dataset."""
+    import numpy as np
+    import xarray as xr
+
+    from stemstore.scan.coordinates import scan_coordinates
+    from stemstore.scan.lazy import ScanArray, require_classic_arrays
+    from stemstore.selection import Selection
+
+    require_classic_arrays()
+    acquisition = calibration.acquisition(acquisition)
+    axes = complete_axes(axes, source.shape, acquisition, calibration)
+    dims = tuple(axis.name for axis in axes)
+    attrs = {"units": "count", "long_name": "intensity", **scan_attributes(acquisition, source)}
+    array = ScanArray(source, Selection.full(source.shape))
+    coords = scan_coordinates(axes)
+    if source.validity is not None:
+        flags = {"long_name": "state of the frame", "flag_values": [0, 1, 2], "flag_meanings": "missing partial valid"}
+        valid = np.asarray(source.validity).reshape(source.shape[:-2])
+        coords["valid"] = xr.Variable(dims[:-2], valid, flags)
+    image = xr.DataArray(array, dims=dims, coords=coords, attrs=attrs, name="intensity")
+    if acquisition.flyback_columns and not flyback:
+        image = image.isel(x=slice(None, image.sizes["x"] - acquisition.flyback_columns))
+    return image.to_dataset().assign_attrs(source_url=url, **scan_attributes(acquisition, source))
+
+
+def scan_attributes(acquisition: Acquisition, source: ScanSource) -> dict[str, Any]:
+    """Plain attributes that results inherit: identity and the acquisition's numbers in fixed units."""
+    attrs: dict[str, Any] = {"stemstore_uuid": source.uuid}
+    for name, attribute in ATTRIBUTES.items():
+        quantity = getattr(acquisition, name)
+        if quantity is not None:
+            attrs[attribute] = quantity.value
+    return attrs
