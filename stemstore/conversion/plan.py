@@ -1,0 +1,157 @@
+"""What a conversion will do, decided before a byte is written: profile, layout, partitions, memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stemstore.conversion.count import BATCH_BYTES, Counter
+from stemstore.conversion.summary import BrightField
+from stemstore.conversion.thresholds import Thresholds, estimate, sampled_frames
+from stemstore.errors import InputError
+from stemstore.memory import fitting_workers
+from stemstore.sources.contract import Events, EventSource, FrameSource
+
+if TYPE_CHECKING:
+    from stemstore._types import Array
+    from stemstore.conversion.count import Rule
+    from stemstore.store.layout import CountedLayout, DenseLayout
+
+Profile = Literal["fast", "balanced", "small", "raw"]
+OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
+BYTES_PER_SLOT = 12  # indices, their joined copy, gaps and the compressed chunk, while a block is being made
+
+
+@dataclass(frozen=True, slots=True)
+class CountOptions:
+    """How electrons are to be counted; thresholds left out are estimated (see `conversion.thresholds`)."""
+
+    rule: Rule = "stemstore"
+    background_threshold: float | None = None
+    xray_threshold: float | None = None
+    background_sigma: float = 5.0
+    xray_sigma: float = 175.0
+
+    def thresholds(self, source: FrameSource) -> Thresholds:
+        """Estimate or take the thresholds."""
+        return estimate(
+            source,
+            background=self.background_threshold,
+            xray=self.xray_threshold,
+            background_sigma=self.background_sigma,
+            xray_sigma=self.xray_sigma,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A conversion ready to run.
+
+    Attributes
+    ----------
+    frames, events
+        Where data come from; exactly one of them is set.
+    layout
+        Chunks and shards of the store.
+    bright_field
+        Guess of the unscattered disk, for the summary images.
+    thresholds, rule
+        How electrons are counted; None when nothing is counted.
+    workers
+        Threads, after the memory budget.
+    memory : unit bytes
+        Projected working memory of all threads.
+    """
+
+    frames: FrameSource | None
+    events: EventSource | Counter | None
+    layout: DenseLayout | CountedLayout
+    bright_field: BrightField
+    thresholds: Thresholds | None
+    rule: Rule | None
+    workers: int
+    memory: int
+
+    @property
+    def batch(self) -> int:
+        """Frames per call of ``read_events``."""
+        return self.events.batch if isinstance(self.events, Counter) else 4096
+
+
+def make_plan(
+    source: FrameSource | EventSource,
+    *,
+    counted: bool,
+    counting: CountOptions,
+    profile: Profile,
+    workers: int,
+    budget: int,
+) -> Plan:
+    """Decide how a source becomes a store.
+
+    Raises
+    ------
+    InputError
+        The source holds events and a dense store was asked for.
+    MemoryBudgetError
+        Not even one thread fits the budget.
+    """
+    if not counted:
+        if isinstance(source, EventSource):
+            msg = "the source holds counted events; convert it with count=None or count=True to keep them as events"
+            raise InputError(msg, count=False)
+        return _dense(source, profile, workers, budget)
+    thresholds = None if isinstance(source, EventSource) else counting.thresholds(source)
+    events = source if thresholds is None else Counter(source, thresholds, counting.rule)
+    return _counted(source, events, profile, workers, budget)
+
+
+def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> Plan:
+    from stemstore.store.layout import MAX_SHARD_BYTES, dense_layout
+
+    # A worker holds one shard of frames and, at worst, as many compressed bytes.
+    largest = min(MAX_SHARD_BYTES, max(1, budget // (2 * workers)))
+    layout = dense_layout(source.scan_shape, source.frame_shape, source.dtype, profile=profile, max_shard_bytes=largest)
+    per_worker = 2 * math.prod(layout.shard) * source.dtype.itemsize
+    workers = fitting_workers(workers, per_worker, budget)
+    total = np.zeros(source.frame_shape, np.float64)
+    for number in sampled_frames(source)[:: max(1, len(sampled_frames(source)) // OCCUPANCY_SAMPLE)].tolist():
+        total += source.read_frames(number, number + 1)[0]
+    return Plan(source, None, layout, BrightField.guess(total), None, None, workers, workers * per_worker)
+
+
+def _counted(
+    source: FrameSource | EventSource, events: EventSource | Counter, profile: Profile, workers: int, budget: int
+) -> Plan:
+    from stemstore.store.layout import counted_layout
+
+    per_frame, pattern = sample_events(source, events)
+    raw = math.prod(source.frame_shape) * source.dtype.itemsize if isinstance(source, FrameSource) else None
+    layout = counted_layout(source.scan_shape, source.frame_shape, per_frame, profile=profile, raw_bytes_per_frame=raw)
+    shared = int(BYTES_PER_SLOT * max(per_frame, 1.0) * layout.frames_per_block * 2)
+    per_worker = 2 * BATCH_BYTES
+    workers = fitting_workers(workers, per_worker, budget, shared=shared)
+    counter = events if isinstance(events, Counter) else None
+    return Plan(
+        None,
+        events,
+        layout,
+        BrightField.guess(pattern),
+        None if counter is None else counter.thresholds,
+        None if counter is None else counter.rule,
+        workers,
+        workers * per_worker + shared,
+    )
+
+
+def sample_events(source: Any, events: EventSource | Counter) -> tuple[float, Array]:
+    """Events per frame and their mean pattern, from frames spread over the scan."""
+    n_frames = math.prod(source.scan_shape)
+    chosen = np.unique(((np.arange(OCCUPANCY_SAMPLE) + 0.5) * n_frames / OCCUPANCY_SAMPLE).astype(np.int64))
+    parts: list[Events] = [events.read_events(number, number + 1) for number in chosen.tolist()]
+    indices = np.concatenate([part.indices for part in parts])
+    pattern = np.bincount(indices, minlength=math.prod(source.frame_shape)).reshape(source.frame_shape)
+    return len(indices) / len(parts), pattern.astype(np.float64)
