@@ -1,0 +1,68 @@
+"""The place where a store will be: whether it is free, and which conversions to it are under way."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from stemstore.errors import DestinationExistsError, InputError, NotFoundError, StemStoreError
+from stemstore.store.journal import PLAN
+from stemstore.store.metadata import ATTRIBUTE, read_root
+from stemstore.store.urls import Storage, is_local, local_path
+
+
+def make_room(target: Storage, *, overwrite: bool) -> None:
+    """Refuse a destination that is taken; clear a remote one that is to be replaced.
+
+    Raises
+    ------
+    DestinationExistsError
+        Something is there that may not be replaced.
+    """
+    local = is_local(target.root)
+    if not target.exists():
+        return
+    if not overwrite:
+        msg = f"'{target.root}' exists; choose another name or pass overwrite=True"
+        raise DestinationExistsError(msg, url=target.root)
+    try:
+        ours = ATTRIBUTE in read_root(target).get("attributes", {})
+    except StemStoreError:
+        ours = False
+    if not ours:
+        msg = f"'{target.root}' exists and is not a stemstore store, so it is not overwritten; remove it yourself"
+        raise DestinationExistsError(msg, url=target.root)
+    if not local:
+        target.delete("")
+
+
+def parts_of(url: str) -> list[str]:
+    """Working folders of conversions to a local `url` that did not finish."""
+    if not is_local(url):
+        return []
+    path = local_path(url)
+    if not path.parent.is_dir():
+        return []
+    found = path.parent.glob(f"{glob.escape(path.name)}.part-*")
+    return sorted(str(part) for part in found if (part / PLAN).is_file())
+
+
+def only_part(url: str) -> str:
+    """Find the working folder of the one conversion to `url` that is under way.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    InputError
+        There are several.
+    """
+    parts = parts_of(url)
+    if not parts:
+        msg = f"no conversion to '{url}' is under way; begin one with StoreWriter.init or stemstore convert"
+        raise NotFoundError(msg, url=url)
+    if len(parts) > 1:
+        names = ", ".join(Path(part).name for part in parts)
+        msg = f"several conversions to '{url}' are under way ({names}); name one of these folders"
+        raise InputError(msg, url=url, found=parts)
+    return parts[0]

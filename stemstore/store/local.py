@@ -1,0 +1,169 @@
+"""Objects of a store as files below a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from stemstore.errors import StorageError
+from stemstore.store.refusal import absent, cut_short, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
+
+    from stemstore._types import Array
+    from stemstore.store.extents import Extent
+
+
+class LocalStorage:
+    """Objects as files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.root = str(self.folder)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key if key else self.folder
+
+    def get(self, key: str) -> bytes:
+        """Read a file."""
+        with self.open(key) as file, _reading(self._path(key)):
+            return file.read()
+
+    def open(self, key: str) -> IO[bytes]:
+        """Open a file for unbuffered reading."""
+        path = self._path(key)
+        with _reading(path):
+            return path.open("rb", buffering=0)
+
+    def exists(self) -> bool:
+        """Whether the folder, or a file of its name, is there."""
+        return self.folder.exists()
+
+    def size(self, key: str) -> int | None:
+        """Size of a file, None where it is not a file."""
+        path = self._path(key)
+        return path.stat().st_size if path.is_file() else None
+
+    def put(self, key: str, parts: Sequence[Any]) -> int:
+        """Write a temporary file, make it durable, then give it its name."""
+        path = self._path(key)
+        temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            n_bytes = _write_durably(temporary, parts)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise refused(error, path, "write") from error
+        return n_bytes
+
+    def tails(self, keys: Sequence[str], length: int) -> list[bytes | None]:
+        """Last bytes of several files."""
+        found: list[bytes | None] = []
+        for key in keys:
+            size = self.size(key)
+            if size is None:
+                found.append(None)
+                continue
+            with self.open(key) as file, _reading(self._path(key)):
+                file.seek(max(size - length, 0))
+                found.append(file.read(length))
+        return found
+
+    def fetch(self, extents: Sequence[Extent], scratch: Array) -> Generator[Array, None, None]:
+        """Read one extent after the other into `scratch`; files of the page cache need no merging."""
+        file: IO[bytes] | None = None
+        name = None
+        try:
+            for key, start, length in extents:
+                if key != name:
+                    if file is not None:
+                        file.close()
+                    file, name = self.open(key), key
+                target = scratch[:length]
+                with _reading(self._path(key)):
+                    got = _read_into(file, start, target)
+                if got != length:
+                    raise cut_short(self._path(key), start, length, got)
+                yield target
+        finally:
+            if file is not None:
+                file.close()
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of all files below a folder, temporary ones left out."""
+        below = self._path(prefix)
+        files = (path for path in below.rglob("*") if path.is_file() and ".tmp-" not in path.name)
+        return sorted(path.relative_to(self.folder).as_posix() for path in files)
+
+    def delete(self, prefix: str = "") -> None:
+        """Remove a folder with all it holds."""
+        path = self._path(prefix)
+        if path.exists():
+            with _reading(path, "remove"):
+                shutil.rmtree(path)
+
+    def stamp(self, key: str) -> object:
+        """Inode, size and modification time of a file."""
+        try:
+            found = self._path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return "absent"
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows has no such call; there a rename is journalled by the file system
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_durably(path: Path, parts: Sequence[Any]) -> int:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    n_bytes = 0
+    try:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            while len(view):
+                written = os.write(handle, view)
+                n_bytes += written
+                view = view[written:]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return n_bytes
+
+
+def _read_into(file: Any, start: int, target: Any) -> int:
+    file.seek(start)
+    view, got = memoryview(target), 0
+    while got < len(view):
+        step = file.readinto(view[got:])
+        if not step:
+            break
+        got += step
+    return got
+
+
+@contextmanager
+def _reading(path: Path, verb: str = "read") -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise absent(path) from error
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise refused(error, path, verb) from error

@@ -1,0 +1,162 @@
+"""Opening a store: two small objects are read, no pixel."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from stemstore.errors import ConversionIncompleteError, CorruptDataError, NotFoundError, StemStoreError
+from stemstore.store.arrays import StoredFrames
+from stemstore.store.commit import COMMIT, read_commit
+from stemstore.store.destination import parts_of
+from stemstore.store.events import StoredEvents
+from stemstore.store.head import StoreHead, stale
+from stemstore.store.journal import read_plan, view_journal
+from stemstore.store.layout import CountedLayout
+from stemstore.store.metadata import (
+    ATTRIBUTE,
+    GAP,
+    INTENSITY,
+    gap_info,
+    intensity_info,
+    parse_arrays,
+    parse_document,
+    read_root,
+)
+from stemstore.store.urls import open_storage
+
+if TYPE_CHECKING:
+    import os
+
+    from stemstore.store.urls import Storage
+    from stemstore_schemas import ScanDocument
+
+StoredScan = StoredFrames | StoredEvents
+
+_REOPENED = 16
+"""Stores that a process keeps open for tasks which arrive by url and identity."""
+
+_open: OrderedDict[tuple[str, str, bool], StoredScan] = OrderedDict()
+_lock = threading.Lock()
+
+
+def is_store(url: str | os.PathLike[str]) -> bool:
+    """Tell whether `url` leads to a stemstore store, finished or not; one small object is read, nothing is raised."""
+    try:
+        return isinstance(read_root(open_storage(url)).get("attributes", {}).get(ATTRIBUTE), dict)
+    except (StemStoreError, OSError, ValueError, ImportError, AttributeError):
+        return False
+
+
+def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -> StoredScan:
+    """Open a store.
+
+    Parameters
+    ----------
+    url
+        Path, or any URL that fsspec knows.
+    allow_incomplete
+        Open a store whose conversion did not finish; its validity tells which frames exist, the others are zero.
+
+    Returns
+    -------
+    scan
+        Frames or events, lazy.
+
+    Raises
+    ------
+    NotFoundError
+        There is nothing.
+    UnknownFormatError
+        There is something else.
+    ConversionIncompleteError
+        The conversion did not finish.
+    FormatVersionError
+        The store was written by a newer release.
+    CorruptDataError
+        Its metadata contradict each other.
+    """
+    storage = open_storage(url)
+    try:
+        root = read_root(storage)
+    except NotFoundError:
+        parts = parts_of(storage.root)
+        if not parts:
+            raise
+        if not allow_incomplete or len(parts) > 1:
+            raise _incomplete(storage.root, f"it is being written as '{parts[-1]}'") from None
+        return open_store(parts[0], allow_incomplete=True)
+    document = parse_document(root, storage.root)
+    commit = read_commit(storage)
+    if commit is None:
+        if not allow_incomplete:
+            raise _incomplete(storage.root, f"it has no {COMMIT}")
+        return _open_incomplete(storage)
+    if commit.uuid != document.uuid:
+        msg = (
+            f"'{storage.root}' is a mixture: its document has uuid {document.uuid}, its commit object {commit.uuid}; "
+            "restore the store from a copy or convert the scan again"
+        )
+        raise CorruptDataError(msg, url=storage.root, expected=commit.uuid, found=document.uuid)
+    arrays = parse_arrays(root, storage.root)
+    needed = INTENSITY if document.profile == "dense" else GAP
+    if needed not in arrays or (needed == INTENSITY and arrays[needed].shape != document.shape):
+        msg = (
+            f"'{storage.root}' has no array '{needed}' of the scan that its document describes; restore it from a copy"
+        )
+        raise CorruptDataError(msg, url=storage.root, key=needed)
+    return _scan(StoreHead(storage, document, arrays))
+
+
+def reopen(url: str, uuid: str, complete: bool = True) -> StoredScan:
+    """Open a store that a pickled scan names, once per process.
+
+    Raises
+    ------
+    StaleStoreError
+        The place holds another store now.
+    """
+    key = (url, uuid, complete)
+    with _lock:
+        scan = _open.get(key)
+        if scan is not None:
+            _open.move_to_end(key)
+    if scan is not None:
+        scan.head.check_fresh()
+        return scan
+    scan = open_store(url, allow_incomplete=not complete)
+    if scan.uuid != uuid:
+        raise stale(url, uuid, scan.uuid)
+    with _lock:
+        _open[key] = scan
+        while len(_open) > _REOPENED:
+            _open.popitem(last=False)
+    return scan
+
+
+def _scan(head: StoreHead) -> StoredScan:
+    return StoredFrames(head) if head.document.profile == "dense" else StoredEvents(head)
+
+
+def _open_incomplete(storage: Storage) -> StoredScan:
+    document, layout, _, _ = read_plan(storage)
+    journal = view_journal(storage, layout, document.uuid)
+    dims = _dims(document)
+    if isinstance(layout, CountedLayout):
+        info = gap_info(layout, journal.columns, journal.max_multiplicity)
+    else:
+        info = intensity_info(layout, dims)
+    return _scan(StoreHead(storage, document, {info.path: info}, journal))
+
+
+def _dims(document: ScanDocument) -> tuple[str, ...]:
+    return tuple(axis.name for axis in document.axes)
+
+
+def _incomplete(url: str, why: str) -> ConversionIncompleteError:
+    msg = (
+        f"the conversion to '{url}' did not finish: {why}; run the same convert command with --resume, "
+        "or open it with allow_incomplete=True to see the frames that exist"
+    )
+    return ConversionIncompleteError(msg, url=url)

@@ -1,0 +1,78 @@
+"""Where the objects of a store lie: a local folder, or any place that fsspec knows by its URL.
+
+A store is a set of objects named by keys such as ``intensity/c/0/1/0/0``. Both back ends write an object whole or not
+at all, so that a reader never meets half an object under its final name.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from stemstore.store.local import LocalStorage
+from stemstore.store.remote import RemoteStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from stemstore._types import Array
+    from stemstore.store.extents import Extent
+
+
+class Storage(Protocol):
+    """The few things that a store asks of the place where it lies.
+
+    Attributes
+    ----------
+    root
+        Path or URL of the store, without trailing slash.
+    """
+
+    root: str
+
+    def get(self, key: str) -> bytes:
+        """Read a whole object; `NotFoundError` where there is none."""
+
+    def put(self, key: str, parts: Sequence[Any]) -> int:
+        """Write an object whole or not at all, durable on return; gives its size in bytes."""
+
+    def exists(self) -> bool:
+        """Whether anything is there, a store or not."""
+
+    def size(self, key: str) -> int | None:
+        """Size of an object in bytes, or None where there is none."""
+
+    def tails(self, keys: Sequence[str], length: int) -> list[bytes | None]:
+        """Last `length` bytes of several objects, None where there is no such object."""
+
+    def fetch(self, extents: Sequence[Extent], scratch: Array) -> Generator[Array, None, None]:
+        """Give the bytes of each extent in turn, valid until the next one; `scratch` holds the longest."""
+
+    def open(self, key: str) -> IO[bytes]:
+        """Open an object for reading, seekable."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of all objects below a prefix, sorted."""
+
+    def delete(self, prefix: str = "") -> None:
+        """Remove everything below a prefix; nothing happens where there is nothing."""
+
+    def stamp(self, key: str) -> object:
+        """Cheap mark that changes when an object is replaced; None where the place has no cheap one."""
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` is a path of this machine rather than a remote location."""
+    return "://" not in url or url.startswith(("file://", "local://"))
+
+
+def local_path(url: str) -> Path:
+    """Path of a local url."""
+    return Path(url.split("://", 1)[1] if "://" in url else url).expanduser()
+
+
+def open_storage(url: str | os.PathLike[str]) -> Storage:
+    """Reach the objects below `url` without touching any of them."""
+    text = os.fspath(url)
+    return LocalStorage(local_path(text)) if is_local(text) else RemoteStorage(text)

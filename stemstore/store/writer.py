@@ -1,0 +1,308 @@
+"""Writing a store in three steps, each of which any process may take: init, write partition i, finalise.
+
+Nothing appears under the final name before everything is there. A local store grows in a folder beside it and is
+renamed at the end; on an object store the commit object, written last, is what makes the other objects a store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemstore.errors import DestinationExistsError, InputError
+from stemstore.store.codecs import checksum_parts
+from stemstore.store.destination import make_room, only_part
+from stemstore.store.finalise import finish, publish
+from stemstore.store.journal import (
+    PLAN,
+    Entry,
+    PartitionRecords,
+    entered,
+    holds,
+    read_plan,
+    write_entry,
+    write_plan,
+)
+from stemstore.store.layout import CountedLayout, DenseLayout, Layout
+from stemstore.store.metadata import GAP, INTENSITY, ROOT, metadata_objects
+from stemstore.store.shards import encode_shard
+from stemstore.store.slots import ESCAPE, check_blocks, encode_slots, max_multiplicity
+from stemstore.store.summary import chunk_bytes
+from stemstore.store.urls import Storage, is_local, open_storage
+from stemstore_schemas import EventEncoding, ScanDocument
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from stemstore._types import Array, UInt16Array, UInt32Array
+
+
+@dataclass(frozen=True)
+class StoreWriter:
+    """A conversion under way; picklable, holds nothing open.
+
+    Attributes
+    ----------
+    url
+        Where the finished store will be.
+    working
+        Where it grows.
+    document
+        What it says about its scan.
+    layout
+        Its chunks, shards and partitions.
+    overwrite
+        Whether a store under `url` is replaced at the end.
+    """
+
+    url: str
+    working: str
+    document: ScanDocument
+    layout: Layout
+    overwrite: bool
+
+    @classmethod
+    def init(
+        cls,
+        url: str | os.PathLike[str],
+        document: ScanDocument,
+        layout: Layout,
+        *,
+        overwrite: bool = False,
+    ) -> StoreWriter:
+        """Begin a store.
+
+        Parameters
+        ----------
+        url
+            Path or URL of the finished store.
+        document
+            What it says about its scan; `finalise` may give a fuller one of the same uuid.
+        layout
+            From `dense_layout` or `counted_layout`.
+        overwrite
+            Replace a store that is there: a local one at the very end, a remote one now.
+
+        Raises
+        ------
+        DestinationExistsError
+            There is something under `url`, and overwriting was not asked for or it is not a store.
+        InputError
+            Document and layout describe different scans.
+        StorageError
+            The place cannot be written.
+        """
+        document = match(document, layout)
+        target = open_storage(url)
+        working = f"{target.root}.part-{document.uuid}" if is_local(target.root) else target.root
+        make_room(target, overwrite=overwrite)
+        storage = open_storage(working)
+        if storage.keys(""):
+            msg = f"'{working}' exists: a conversion of this uuid is under way; resume it or remove the folder"
+            raise DestinationExistsError(msg, url=working)
+        write_plan(storage, document, layout, target.root, overwrite=overwrite)
+        storage.put(ROOT, [metadata_objects(document, [])[ROOT]])
+        return cls(target.root, working, document, layout, overwrite)
+
+    @classmethod
+    def attach(cls, url: str | os.PathLike[str]) -> StoreWriter:
+        """Take part in a conversion that another process began, or resume one.
+
+        Parameters
+        ----------
+        url
+            The destination, or the working folder itself.
+
+        Raises
+        ------
+        NotFoundError
+            No conversion is under way there.
+        InputError
+            Several are; name the working folder.
+        """
+        storage = open_storage(url)
+        if storage.size(PLAN) is None:
+            storage = open_storage(only_part(storage.root))
+        document, layout, final, overwrite = read_plan(storage)
+        return cls(final, storage.root, document, layout, overwrite)
+
+    @property
+    def uuid(self) -> str:
+        """Identity of the store."""
+        return self.document.uuid
+
+    def finished(self, *, check: bool = True) -> set[int]:
+        """Find the partitions that are done, so that a resumed conversion skips them.
+
+        Parameters
+        ----------
+        check
+            Compare the checksum of every shard with the journal, not only its size.
+        """
+        storage = open_storage(self.working)
+        known = range(len(self.layout.partitions))
+        return {
+            number for number in entered(storage) if number in known and holds(storage, number, self.uuid, check=check)
+        }
+
+    def write_frames(self, index: int, frames: Array, records: PartitionRecords | None = None) -> None:
+        """Write partition `index` of a dense scan: its shard, then its journal entry.
+
+        Parameters
+        ----------
+        index
+            Number in ``layout.partitions``.
+        frames : shape (positions, ky, kx) or (extents…, ky, kx)
+            Frames of the partition in C order; any byte order, same kind and size as the layout's dtype.
+        records
+            Small results of the partition.
+
+        Raises
+        ------
+        InputError
+            Shape or type do not fit the layout.
+        StorageError
+            The device refused; nothing half-written counts as done.
+        """
+        layout = self.layout
+        if not isinstance(layout, DenseLayout):
+            msg = f"the store '{self.url}' is counted; use write_events"
+            raise InputError(msg, url=self.url)
+        part = layout.partitions[index]
+        shape = tuple(s.stop - s.start for s in part) + layout.shape[-2:]
+        if frames.size != np.prod(shape) or frames.shape[-2:] != shape[-2:] or frames.dtype.name != layout.dtype:
+            msg = (
+                f"partition {index} of '{self.url}' got frames {frames.shape} {frames.dtype.name}, "
+                f"expected {shape} {layout.dtype}; read the frames of layout.partitions[{index}]"
+            )
+            raise InputError(msg, partition=index, found=frames.shape, expected=shape)
+        place = np.unravel_index(index, layout.shard_grid[:-2])
+        key = "/".join([INTENSITY, "c", *(str(int(p)) for p in place), "0", "0"])
+        storage = open_storage(self.working)
+        sizes, checksums = _put_shard(storage, key, encode_shard(chunk_bytes(frames.reshape(shape), layout)))
+        write_entry(storage, Entry(index, self.uuid, sizes, checksums), records or PartitionRecords())
+
+    def write_events(
+        self,
+        index: int,
+        blocks: Sequence[tuple[UInt16Array, UInt32Array]],
+        records: PartitionRecords | None = None,
+    ) -> None:
+        """Write partition `index` of a counted scan: its shards, then its journal entry.
+
+        Parameters
+        ----------
+        index
+            Number in ``layout.partitions``.
+        blocks
+            For every block of ``layout.blocks(index)`` the gaps (uint16) and the slots of every frame (uint32).
+        records
+            Small results of the partition.
+
+        Raises
+        ------
+        InputError
+            The blocks do not fit the layout.
+        StorageError
+            The device refused; nothing half-written counts as done.
+        """
+        layout = self.layout
+        if not isinstance(layout, CountedLayout):
+            msg = f"the store '{self.url}' is dense; use write_frames"
+            raise InputError(msg, url=self.url)
+        check_blocks(layout, index, blocks)
+        width = layout.slots_per_chunk
+        columns = max(max(1, -(-len(gap) // width)) for gap, _ in blocks)
+        storage = open_storage(self.working)
+        sizes: dict[str, int] = {}
+        checksums: dict[str, int] = {}
+        for column in range(columns):
+            chunks = [encode_slots(layout, gap, column) for gap, _ in blocks]
+            chunks += [None] * (layout.blocks_per_shard - len(chunks))
+            written = _put_shard(storage, f"{GAP}/c/{index}/{column}", encode_shard(chunks))
+            sizes |= written[0]
+            checksums |= written[1]
+        entry = Entry(
+            partition=index,
+            uuid=self.uuid,
+            sizes=sizes,
+            checksums=checksums,
+            columns=columns,
+            max_multiplicity=max(max_multiplicity(gap, slots) for gap, slots in blocks),
+            n_events=sum(int(np.count_nonzero(gap != ESCAPE)) for gap, _ in blocks),
+        )
+        slots = np.concatenate([slots for _, slots in blocks]).astype(np.uint32)
+        write_entry(storage, entry, records or PartitionRecords(), slots)
+
+    def finalise(
+        self,
+        document: ScanDocument | None = None,
+        *,
+        attributes: Mapping[str, dict[str, Any]] | None = None,
+        arrays: Mapping[str, tuple[tuple[str, ...], Array]] | None = None,
+    ) -> str:
+        """Check that all partitions are there, write what describes them, commit, and give the store its name.
+
+        Parameters
+        ----------
+        document
+            The final document, e.g. with its history; frame counts and encoding are filled in here.
+        attributes
+            Plain attributes (``units``, ``long_name``) of summary images by name.
+        arrays
+            Further small arrays by path (``"calibration/dark"``): axis names and values.
+
+        Returns
+        -------
+        url
+            Where the store is now.
+
+        Raises
+        ------
+        ConversionIncompleteError
+            Partitions are missing; the message and ``context["missing"]`` list them.
+        DestinationExistsError
+            Something appeared under the url meanwhile.
+        """
+        final = match(document or self.document, self.layout)
+        if final.uuid != self.uuid:
+            msg = f"the final document has uuid {final.uuid}, expected {self.uuid}; change a copy of the first one"
+            raise InputError(msg, found=final.uuid, expected=self.uuid)
+        storage = open_storage(self.working)
+        finish(storage, final, self.layout, attributes=dict(attributes or {}), arrays=dict(arrays or {}))
+        publish(self.working, self.url, overwrite=self.overwrite)
+        return self.url
+
+    def abort(self) -> None:
+        """Remove everything that was written; a store under the url, if any, stays."""
+        open_storage(self.working).delete()
+
+
+def match(document: ScanDocument, layout: Layout) -> ScanDocument:
+    """Check that document and layout describe the same scan, and note the encoding of the events.
+
+    Raises
+    ------
+    InputError
+        Shapes or profiles differ.
+    """
+    counted = isinstance(layout, CountedLayout)
+    shape = layout.scan_shape + layout.frame_shape if isinstance(layout, CountedLayout) else layout.shape
+    profile = "counted" if counted else "dense"
+    if document.shape != shape or document.profile != profile:
+        msg = (
+            f"the document describes a {document.profile} scan {document.shape}, the layout a {profile} one {shape}; "
+            "make both from the same source"
+        )
+        raise InputError(msg, found=document.shape, expected=shape)
+    if not isinstance(layout, CountedLayout):
+        return document
+    encoding = EventEncoding(frames_per_block=layout.frames_per_block, slots_per_chunk=layout.slots_per_chunk)
+    return document.model_copy(update={"encoding": encoding})
+
+
+def _put_shard(storage: Storage, key: str, parts: list[bytes]) -> tuple[dict[str, int], dict[str, int]]:
+    return {key: storage.put(key, parts)}, {key: checksum_parts(parts)}
