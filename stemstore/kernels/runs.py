@@ -58,7 +58,7 @@ def label_masks(masks: BoolArray) -> tuple[Int64Array, Int64Array]:
             "pass real numbers as weights instead"
         )
         raise InputError(msg, shape=masks.shape, dtype=str(masks.dtype))
-    flat = masks.reshape(len(masks), -1)
+    flat = masks.reshape(len(masks), masks.shape[1] * masks.shape[2])
     labels = np.zeros(flat.shape[1], dtype=np.int64)
     members = np.zeros((1, len(masks)), dtype=np.bool_)
     for q, mask in enumerate(flat):
@@ -124,8 +124,9 @@ def prepare_weights(weights: Array) -> Weights:
         The weights are not a stack of real numbers.
     """
     values = real_weights(weights)
+    n_pixels = values.shape[1] * values.shape[2]
     runs, kept, first = [], [], 0
-    for q, row in enumerate(values.reshape(len(values), -1)):
+    for q, row in enumerate(values.reshape(len(values), n_pixels)):
         labels = (row != 0).astype(np.int64)
         starts = _run_starts(labels, TILE)
         inside = labels[starts[:-1]] > 0 if row.size else np.zeros(0, dtype=np.bool_)
@@ -140,7 +141,7 @@ def prepare_weights(weights: Array) -> Weights:
     _, bands = np.unique(table[:, 1] // TILE, return_index=True)
     borders = np.append(bands, len(table)).astype(np.int64)
     flat = np.concatenate(kept) if kept else np.zeros(0)
-    return flat, table.astype(np.int64), borders, np.array([len(values), values[0].size if len(values) else 0])
+    return flat, table.astype(np.int64), borders, np.array([len(values), n_pixels], dtype=np.int64)
 
 
 def real_weights(weights: Array) -> FloatArray:

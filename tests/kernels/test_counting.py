@@ -21,7 +21,7 @@ def positions(frame, rule, background=LOW, xray=HIGH):
 
 
 def drawn(shape, pixels):
-    """A frame that is zero but for the given pixels."""
+    """Give a frame that is zero but for the given pixels."""
     frame = np.zeros(shape, dtype=np.uint16)
     for (row, column), value in pixels.items():
         frame[row, column] = value
@@ -29,8 +29,8 @@ def drawn(shape, pixels):
 
 
 def restated(frame, low, high, rule):
-    """The rules, pixel by pixel, from their definition."""
-    f = frame.astype(object) if frame.dtype.kind in "iu" else frame
+    """Apply the rules pixel by pixel, from their definition."""
+    f = frame.astype(object)  # Python numbers: thresholds are not rounded to the dtype of the frame
     n_rows, n_columns = frame.shape
     events = []
     for r, c in np.ndindex(frame.shape):
@@ -58,7 +58,7 @@ def restated(frame, low, high, rule):
 
 
 def test_vectors_of_a_full_frame():
-    """Corners, borders, a tie, an X-ray with a neighbour and values at both thresholds come out as worked out by hand."""
+    """Corners, borders, a tie, an X-ray with a neighbour and values at the thresholds: worked out by hand."""
     corners = {(0, 0): 100, (0, 575): 100, (575, 0): 100, (575, 575): 100}
     rest = {(0, 10): 100, (10, 0): 90, (100, 100): 50, (100, 101): 50, (200, 200): 500, (200, 201): 60}
     frame = drawn((576, 576), corners | rest | {(300, 300): 29, (310, 310): 28})
