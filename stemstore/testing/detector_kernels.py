@@ -39,7 +39,6 @@ def normal_tables() -> tuple[Array, Array]:
     from scipy.special import ndtri
 
     lanes = ndtri((np.arange(LANES) + 0.5) / LANES).astype(np.float32)
-    lanes *= np.float32(1.0 / lanes.std(dtype=np.float64))  # mid-points lose 1e-5 of the variance
     n_tail = TAIL_LANES * TAIL_STEPS
     tail = ndtri((np.arange(n_tail) + 0.5) / (LANES * TAIL_STEPS)).astype(np.float32)
     return lanes, tail

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stemstore._types import BoolArray, FloatArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
     """Disks of equal size and a diffuse background around a common centre.
 
@@ -94,7 +94,7 @@ class Pattern:
         return np.asarray(centre + distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Moments:
     """What a centre-of-mass measurement on many electrons would find.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DISPLACEMENT = 0.25  # pixels either way for the derivative of a disk's edge, well below its width
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CentreOfMass:
     """Expected centre of mass of every position, and the noise of one frame.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ELECTRON_STREAM, CAMERA_STREAM = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Specimen:
     """What stands in the beam, and how it shares out the electrons.
 
@@ -82,7 +82,7 @@ class Specimen:
         return np.concatenate([[self.bright_share], bragg * self.crystal.weights])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SyntheticScan:
     """A scan whose truth is known; nothing is computed until a frame is asked for.
 

@@ -126,7 +126,7 @@ class SectorOptions:
             raise InputError(msg, key=name, found=record)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SectorReport:
     """What was written.
 
@@ -205,7 +205,7 @@ def _create(path: Path) -> BinaryIO:
         raise DestinationExistsError(msg, url=str(path)) from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
     """Where every record goes: file of its module, and place within the file (-1: lost)."""
 
@@ -231,7 +231,7 @@ class _Plan:
         return cls(file, slot, lost, n_records)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Writer:
     """Cuts blocks of frames into records and writes them to their places."""
 

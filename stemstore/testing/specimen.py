@@ -23,7 +23,7 @@ REACH = 8.0  # widths of a Gaussian after which it is below 1e-13
 POINTS_PER_WIDTH = 3  # samples per Gaussian width; its spectrum is then below 1e-19 at the Nyquist frequency
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Particles:
     """Gaussian bumps of projected phase; every phase is a sum of them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -174,66 +174,42 @@ def _parameters(scan: SyntheticScan, whole: CentreOfMass, bright: CentreOfMass) 
         "orders": sample.crystal.orders.astype(int).tolist(),
         "disk_shares": sample.shares.tolist(),
         "diffuse_share": sample.diffuse_share,
-        "camera": asdict(scan.camera),
+        "camera": {**asdict(scan.camera), "deposit_range": list(scan.camera.deposit_range)},
         "predicted_com_correlation": whole.correlation.tolist(),
         "predicted_bright_field_com_correlation": bright.correlation.tolist(),
         "bright_field_electrons": float(bright.electrons.mean()),
     }
 
 
-@dataclass(frozen=True)
 class SyntheticFrames:
     """A synthetic scan as a frame source: lazy, picklable, without files.
 
-    Attributes
+    Parameters
     ----------
     scan
         The scan.
     kind
         ``"expected"``: mean electrons per pixel without noise, float32; ``"counted"``: electrons per pixel, uint16;
         ``"camera"``: detector values, uint16.
+
+    Attributes
+    ----------
+    identity, scan_shape, frame_shape, dtype, metadata, validity
+        As in `stemstore.sources.contract.FrameSource`.
     """
 
-    scan: SyntheticScan
-    kind: Literal["expected", "counted", "camera"] = "expected"
-    validity: None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("expected", "counted", "camera"):
-            msg = f"frames of kind {self.kind!r} are not made; expected 'expected', 'counted' or 'camera'"
-            raise InputError(msg, key="kind", found=self.kind)
-
-    @property
-    def identity(self) -> str:
-        """Text that changes with the scan."""
-        sample = self.scan.sample
-        arrays = (self.scan.deflection, self.scan.lattice, sample.shares)
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(values).tobytes() for values in arrays))
-        described = {"optics": asdict(self.scan.optics), "camera": asdict(self.scan.camera), "dose": self.scan.dose}
-        digest.update(json.dumps([described, self.scan.seed, sample.diffuse_width, self.scan_shape]).encode())
-        return f"synthetic-{self.kind}-{digest.hexdigest()[:32]}"
-
-    @property
-    def scan_shape(self) -> tuple[int, ...]:
-        """Rows and columns, flyback included; exposures in front where there are several."""
-        shape = (self.scan.scan_shape[0], self.scan.width)
-        n = self.scan.frames_per_position
-        return shape if n == 1 else (n, *shape)
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """Detector rows and columns."""
-        return self.scan.frame_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return np.dtype(np.float32 if self.kind == "expected" else np.uint16)
-
-    @property
-    def metadata(self) -> SourceMetadata:
-        """Calibration and scan geometry, all known exactly."""
-        return _metadata(self.scan, self.scan_shape)
+    def __init__(self, scan: SyntheticScan, kind: Literal["expected", "counted", "camera"] = "expected") -> None:
+        if kind not in ("expected", "counted", "camera"):
+            msg = f"frames of kind {kind!r} are not made; expected 'expected', 'counted' or 'camera'"
+            raise InputError(msg, key="kind", found=kind)
+        self.scan, self.kind = scan, kind
+        shape, exposures = (scan.scan_shape[0], scan.width), scan.frames_per_position
+        self.scan_shape: tuple[int, ...] = shape if exposures == 1 else (exposures, *shape)
+        self.frame_shape = scan.frame_shape
+        self.dtype: np.dtype[Any] = np.dtype(np.float32 if kind == "expected" else np.uint16)
+        self.metadata = _metadata(scan, self.scan_shape)
+        self.identity = _identity(scan, kind)
+        self.validity: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
     def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
         """Compute the frames of flat scan positions ``start <= i < stop``.
@@ -253,6 +229,16 @@ class SyntheticFrames:
             exposure, position = divmod(flat, n_positions)
             block[place] = make(position * self.scan.frames_per_position + exposure)
         return block
+
+
+def _identity(scan: SyntheticScan, kind: str) -> str:
+    sample = scan.sample
+    arrays = (scan.deflection, scan.lattice, sample.shares)
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(values).tobytes() for values in arrays))
+    numbers = [scan.scan_shape, scan.flyback_columns, scan.frames_per_position, scan.dose, scan.seed]
+    described = [*numbers, sample.diffuse_width, asdict(scan.optics), asdict(scan.camera)]
+    digest.update(json.dumps(described).encode())
+    return f"synthetic-{kind}-{digest.hexdigest()[:32]}"
 
 
 def _metadata(scan: SyntheticScan, stored_shape: tuple[int, ...]) -> SourceMetadata:

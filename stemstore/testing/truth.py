@@ -18,7 +18,7 @@ ARRAYS_FILE, PARAMETERS_FILE = "truth.npz", "truth.json"
 KIND, VERSION = "stemstore.synthetic-truth", 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Truth:
     """Everything known about a synthetic scan.
 
