@@ -36,13 +36,16 @@ def measure_background(frame: Array, bad: BoolArray, tile: int) -> tuple[float, 
     variance : counts squared per pixel
         Mean variance inside these tiles, at least that of one electron per frame.
     quantum : counts
-        Size of one electron: variance over level, at most the largest pixel of these tiles; 1 for counted frames.
+        Size of one electron: variance over level, at most the largest pixel of these tiles; 1 for counted frames, 0
+        for float frames without any noise.
     """
     count, total, square, largest = tile_sums(frame, bad, tile)
     level, variance, top = clip_tiles(count, total, square, largest)
-    quantum = min(variance / level, top) if level > 0 and variance > 0 else max(top, 0.0)
-    if frame.dtype.kind in "ui" and 0 < quantum < 1:
-        quantum = 1.0  # integer frames cannot hold less than one electron a count
+    quantum = 0.0
+    if variance > 0:
+        quantum = min(variance / level, top) if level > 0 else max(top, 0.0)
+    if frame.dtype.kind in "ui":
+        quantum = max(quantum, 1.0)  # integer frames cannot hold less than one electron a count
     return level, max(variance, quantum**2 / frame.size), quantum
 
 

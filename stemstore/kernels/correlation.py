@@ -99,14 +99,16 @@ def measure_probe(image: Array) -> Probe:
 def probe_at_origin(image: Array, probe: Probe, shape: tuple[int, int]) -> FloatArray:
     """Cut a measured disk out of its image and move its centre to pixel (0, 0) of a periodic image of `shape`.
 
-    Background is the median between 1.5 and 2 radii; a cosine taper from 1.25 to 1.75 radii keeps neighbouring disks of
-    a mean pattern out. The sub-pixel part of the shift is done in Fourier space.
+    Background is the median between 1.5 and 2 radii. A cosine taper, 2 px or a quarter of the radius wide, starts where
+    the edge ends and keeps neighbouring disks of a mean pattern out. The sub-pixel part of the shift is done in Fourier
+    space.
     """
     rows, columns = (np.arange(n) - c for n, c in zip(image.shape, probe.centre, strict=True))
     distance = np.hypot(rows[:, None], columns[None, :])
     image, radius = np.asarray(image, dtype=np.float64), probe.radius
     ring = image[(distance >= 1.5 * radius) & (distance < 2 * radius)]
-    taper = np.cos(np.pi / 2 * np.clip((distance / radius - 1.25) / 0.5, 0, 1)) ** 2
+    beyond = (distance - radius - probe.edge_width / 2) / max(2.0, radius / 4)
+    taper = np.cos(np.pi / 2 * np.clip(beyond, 0, 1)) ** 2
     clean = np.clip(image - (np.median(ring) if ring.size else 0.0), 0, None) * taper
     whole = [round(c) for c in probe.centre]
     placed = np.zeros(shape)

@@ -207,7 +207,7 @@ def _parameters(
             f"must be at least {SMALLEST_RADIUS} px and the disk must fit the frame; check radius= or the binning"
         )
         raise InputError(msg, radius=radius, frame_shape=frame_shape)
-    values = _defaults(frame_shape, radius, 2.0 if probe is None else probe.edge_width)
+    values = _defaults(frame_shape, float(radius), 2.0 if probe is None else probe.edge_width)
     unknown = sorted(set(options) - set(values))
     if unknown:
         msg = f"unknown option {unknown[0]!r} of disk detection; known are {', '.join(sorted(values))}"
