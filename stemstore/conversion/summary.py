@@ -93,7 +93,7 @@ class Summariser:
         every = np.arange(n_frames, dtype=np.int64)
         events.moments(gap, offsets, every, moments, every, self.event_region)
         events.masked_sums(gap, offsets, every, images, every, self.event_masks)
-        events.bin_detector(gap, offsets, every, binned, every, self.factor, self.frame_shape)
+        events.bin_detector(gap, offsets, every, binned, every, self.frame_shape, self.factor)
         events.add(gap, offsets, every, total)
         events.maximum(gap, offsets, every, highest)
         return self._results(moments, images, binned, total, highest)

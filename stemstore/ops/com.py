@@ -15,7 +15,7 @@ from stemstore.ops.labels import intensity_of, labelled, parameters_text, record
 if TYPE_CHECKING:
     import xarray as xr
 
-    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
+    from stemstore._types import Array, BoolArray, FloatArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
     from stemstore.ops.detectors import Centre
 
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 class Moments:
     """Kernel: sum, sum of row x intensity, sum of column x intensity of every frame, on the visible detector.
 
-    `mask` is boolean, of the visible shape; None for the whole detector.
+    `mask` is boolean, of the visible shape; None for the whole detector. Rows and columns count from the first visible
+    pixel, or are the given `positions` (two arrays) where the visible pixels are not evenly spaced.
     """
 
     mask: BoolArray | None
+    positions: tuple[FloatArray, FloatArray] | None = None
     reduces: Literal["detector"] = "detector"
     combine: np.ufunc = np.add
 
@@ -35,7 +37,7 @@ class Moments:
         """Choose the exact integer kernel where rows and columns of the stored detector are the visible ones."""
         from stemstore.kernels import events, frames
 
-        if region.contiguous:
+        if self._exact(region):
             mask = np.ones(region.shape, bool) if self.mask is None else self.mask
             stored = None if self.mask is None and region.whole else region.embed(mask)
             return (
@@ -43,14 +45,14 @@ class Moments:
                 frames.prepare_region(region.stored, stored),
                 events.prepare_region(region.stored, stored),
             )
-        rows, columns = (np.arange(n, dtype=np.float64) for n in region.shape)
+        rows, columns = self.positions or tuple(np.arange(n, dtype=np.float64) for n in region.shape)
         ones = np.ones(region.shape) if self.mask is None else self.mask.astype(np.float64)
         weights = region.embed(np.stack([ones, ones * rows[:, None], ones * columns[None, :]]))
         return "weights", frames.prepare_weights(weights), events.prepare_weights(weights)
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Three sums per frame."""
-        return (3,), sum_dtype(dtype) if region.contiguous else np.dtype(np.float64)
+        return (3,), sum_dtype(dtype) if self._exact(region) else np.dtype(np.float64)
 
     def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
         """Make the zeroed sums, (positions, 3)."""
@@ -75,10 +77,13 @@ class Moments:
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Count rows and columns from the first visible pixel."""
-        if not region.contiguous or (region.rows[0] == 0 and region.columns[0] == 0):
+        if not self._exact(region) or (region.rows[0] == 0 and region.columns[0] == 0):
             return out
         first = np.array([0, region.rows[0], region.columns[0]]).astype(out.dtype)
         return out - first * out[:, :1]
+
+    def _exact(self, region: DetectorRegion) -> bool:
+        return region.contiguous and self.positions is None
 
 
 def center_of_mass(
@@ -113,8 +118,8 @@ def center_of_mass(
 
     Notes
     -----
-    com = (sum k I) / (sum I). The sums are exact integers for integer data; the division comes last. The detector
-    axes must be evenly spaced. Memory per thread: one decoded piece of the scan.
+    com = (sum k I) / (sum I). The sums are exact integers for integer data on an unbroken region of the detector;
+    the division comes last. Memory per thread: one decoded piece of the scan.
     """
     import dask.array as da
     import xarray as xr
@@ -123,8 +128,10 @@ def center_of_mass(
 
     image = intensity_of(scan)
     region = None if mask is None else _boolean(as_detector(mask).weights(image))
-    sums = map_kernel(image.data, Moments(region))
-    total = sums[..., 0]
+    axes = axes_in(image, unit)
+    even = all(_evenly_spaced(axis) for axis in axes)
+    sums = map_kernel(image.data, Moments(region, None if even else axes))
+    total = sums[..., 0].astype(sum_dtype(image.dtype))
     if center is None:
         center = (optic_axis(image, "ky", unit), optic_axis(image, "kx", unit))
     there = total > 0
@@ -135,15 +142,20 @@ def center_of_mass(
     shown = None if mask is None else as_detector(mask).describe()
     history = parameters_text("center_of_mass", mask=shown, center=center, unit=units)
     variables = {}
-    for number, (name, axis, zero) in enumerate(zip(("com_y", "com_x"), axes_in(image, unit), center, strict=True), 1):
-        step = float(axis[1] - axis[0]) if len(axis) > 1 else 0.0
+    for number, (name, axis, zero) in enumerate(zip(("com_y", "com_x"), axes, center, strict=True), 1):
+        step, first = (float(axis[1] - axis[0]) if len(axis) > 1 else 0.0, float(axis[0])) if even else (1.0, 0.0)
         pixel = sums[..., number].astype(np.float64) / da.where(there, total, 1).astype(np.float64)
-        data = da.where(there, pixel * step + (float(axis[0]) - zero), np.nan)
+        data = da.where(there, pixel * step + (first - zero), np.nan)
         variables[name] = labelled(data, image, scan_dims(image), history).rename(name)
         variables[name].attrs |= {"units": units, "long_name": f"centre of mass along k{name[-1]}"}
     variables["total"] = labelled(total, image, scan_dims(image), history).rename("total")
     variables["total"].attrs |= {"units": image.attrs.get("units", "count"), "long_name": "intensity under the mask"}
     return xr.Dataset(variables, attrs={"history": history})
+
+
+def _evenly_spaced(axis: FloatArray) -> bool:
+    steps = np.diff(axis)
+    return len(steps) == 0 or bool(np.allclose(steps, steps[0], rtol=1e-9, atol=0) and steps[0] != 0)
 
 
 def _boolean(weights: Array) -> BoolArray:

@@ -121,7 +121,7 @@ def virtual_image(scan: Any, detector: Any) -> Any:
         msg = "the dict of detectors is empty; give at least one, such as {'bright_field': disk(10)}"
         raise InputError(msg, found=detector)
     images = _images(image, detector)
-    return xr.Dataset(dict(zip(detector, images, strict=True)), attrs={"source_url": image.attrs.get("source_url", "")})
+    return xr.Dataset(dict(zip(detector, images, strict=True)))
 
 
 def _images(image: xr.DataArray, detectors: dict[str, Any]) -> list[xr.DataArray]:
@@ -133,6 +133,7 @@ def _images(image: xr.DataArray, detectors: dict[str, Any]) -> list[xr.DataArray
     others = [name for name, w in weights.items() if w.dtype != bool]
     if masks:
         data = map_kernel(image.data, DetectorSums(np.stack([weights[name] for name in masks])))
+        data = data.astype(sum_dtype(image.dtype))  # a selection that repeats pixels sums in float64, exactly
         columns |= {name: data[..., number] for number, name in enumerate(masks)}
     if others:
         parts = [part for name in others for part in _real_parts(weights[name])]

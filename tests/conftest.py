@@ -1,0 +1,44 @@
+"""Scans small enough to compare with NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stemstore.scan.calibration import Calibration
+from stemstore.scan.open import build
+from stemstore.sources.streaming import scan_source
+from stemstore.testing.arrays import ArrayEvents, ArrayFrames
+from stemstore_schemas import Acquisition
+
+SHAPE = (11, 9, 14, 10)
+
+
+@pytest.fixture(scope="session")
+def counts():
+    """Electrons per pixel of a small scan of odd and unequal extents."""
+    return np.random.default_rng(1).poisson(0.3, SHAPE).astype(np.uint8)
+
+
+def as_dataset(source, **calibration):
+    """Open an in-memory source as `stemstore.open` would open a file."""
+    return build(scan_source(source), [], Acquisition(), Calibration(**calibration), "memory", flyback=False)
+
+
+@pytest.fixture(scope="session", params=["dense", "counted"])
+def scan(request, counts):
+    """The same small scan as frames and as events."""
+    source = ArrayFrames(counts) if request.param == "dense" else ArrayEvents(counts)
+    return as_dataset(source)
+
+
+@pytest.fixture
+def dataset_of():
+    """Make a dataset of a source in memory."""
+    return as_dataset
+
+
+@pytest.fixture
+def frames_of():
+    """Make a dataset of an array of frames."""
+    return lambda array, validity=None, **kw: as_dataset(ArrayFrames(array, validity), **kw)
