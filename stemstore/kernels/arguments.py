@@ -110,16 +110,18 @@ def _first_outside(index, n):  # type: ignore[no-untyped-def] # noqa: ANN001, AN
 
 
 def check_kind(dtype: np.dtype[Any], out: np.dtype[Any]) -> None:
-    """Refuse real sums in an integer output."""
-    if dtype.kind == "f" and out.kind != "f":
-        msg = f"sums of {dtype} pixels cannot go into {out}; allocate float64"
+    """Refuse real sums in an integer output, signed ones in an unsigned output, and 64-bit counts in a rounded one."""
+    real, signed = dtype.kind == "f" and out.kind != "f", dtype.kind == "i" and out.kind == "u"
+    if real or signed or (dtype == np.uint64 and out.kind == "f"):
+        best = {"f": "float64", "i": "int64"}.get(dtype.kind, "uint64")
+        msg = f"sums of {dtype} pixels cannot go into {out}; allocate {best}"
         raise InputError(msg, dtype=str(dtype), out=str(out))
 
 
 def accumulator(out: Array, dtype: np.dtype[Any]) -> Array:
     """Give an output of exact sums as int64 or float64 (uint64 is added to as int64: the bits are the same)."""
     if out.dtype not in (np.uint64, np.int64, np.float64):
-        msg = f"the output has dtype {out.dtype}, expected uint64, int64 or float64; sums of frames overflow less"
+        msg = f"the output has dtype {out.dtype}, expected uint64, int64 or float64; allocate one of them"
         raise InputError(msg, dtype=str(out.dtype))
     check_kind(dtype, out.dtype)
     return out.view(np.int64) if out.dtype == np.uint64 else out

@@ -78,7 +78,7 @@ def masked_sums(block: Array, local: Int64Array, out: Array, place: Int64Array, 
     pixels = pixels_of(block)
     check_detector(pixels.shape[1], int(sizes[2]))
     local, place = check_rows(local, len(pixels), place, out, (int(sizes[1]),))
-    target = accumulator(out, pixels.dtype)
+    target = accumulator(out, block.dtype)
     totals = np.zeros(int(sizes[0]), dtype=target.dtype)
     _masked_sums(pixels, local, target, place, frozen(runs), frozen(pairs), totals, wide_zeros(1, pixels.dtype, RUN))
 
@@ -119,7 +119,7 @@ def weighted_sums(block: Array, local: Int64Array, out: Array, place: Int64Array
         Shapes, dtypes or indices that do not belong together.
     """
     values, runs, bands, sizes = prepared
-    pixels = pixels_of(block)
+    pixels = pixels_of(block, exact=True)
     check_detector(pixels.shape[1], int(sizes[1]))
     local, place = check_rows(local, len(pixels), place, out, (int(sizes[0]),))
     if out.dtype != np.float64:
@@ -167,7 +167,7 @@ def moments(block: Array, local: Int64Array, out: Array, place: Int64Array, prep
     pixels = pixels_of(block)
     check_detector(pixels.shape[1], int(detector[0] * detector[1]))
     local, place = check_rows(local, len(pixels), place, out, (3,))
-    target = accumulator(out, pixels.dtype)
+    target = accumulator(out, block.dtype)
     columns = wide_zeros(int(detector[1]), pixels.dtype, int(detector.max()))
     _moments(pixels, local, target, place, frozen(runs), columns)
 
@@ -216,7 +216,7 @@ def add(block: Array, local: Int64Array, out: Array) -> None:
     """
     pixels = pixels_of(block)
     local = check_local(local, len(pixels))
-    target = flat_output(accumulator(out, pixels.dtype), pixels.shape[1])
+    target = flat_output(accumulator(out, block.dtype), pixels.shape[1])
     _add(pixels, local, target, wide_zeros(TILE, pixels.dtype, RUN))
 
 

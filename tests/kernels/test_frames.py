@@ -245,6 +245,16 @@ def test_other_dtypes_and_layouts():
         assert out[:, 0].tolist() == exact(block).sum(axis=1).tolist()
 
 
+def test_largest_64_bit_values():
+    """Values above 2^63 are weighted and compared as what they are."""
+    block = np.array([[[2**64 - 2**20, 1]], [[5, 7]]], dtype=np.uint64)
+    out, highest = np.zeros((1, 1)), np.zeros((1, 2), dtype=np.uint64)
+    frames.weighted_sums(block, [0], out, [0], frames.prepare_weights(np.array([[[0.5, 0.0]]])))
+    assert out[0, 0] == 2.0**63 - 2**19
+    frames.maximum(block, [0, 1], highest)
+    assert highest.tolist() == [[2**64 - 2**20, 7]]
+
+
 def test_prepared_forms_travel():
     """Prepared masks survive pickling and work when they come back read-only."""
     mask = masks_of(np.random.default_rng(1), 1)
@@ -277,6 +287,10 @@ def test_refusals():
         frames.masked_sums(block, [0], out.astype(np.uint32), [0], prepared)
     with pytest.raises(InputError, match="float32 pixels cannot go into uint64"):
         frames.masked_sums(block.astype(np.float32), [0], out, [0], prepared)
+    with pytest.raises(InputError, match="int16 pixels cannot go into uint64; allocate int64"):
+        frames.masked_sums(block.view(np.int16), [0], out, [0], prepared)
+    with pytest.raises(InputError, match="uint64 pixels cannot go into float64"):
+        frames.add(block.astype(np.uint64), [0], np.zeros(SHAPE[1:]))
     with pytest.raises(InputError, match="expected real"):
         frames.add(block.astype(complex), [0], np.zeros(SHAPE[1:]))
     with pytest.raises(InputError, match="float16"):
