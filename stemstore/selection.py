@@ -82,7 +82,8 @@ class Selection:
     @property
     def whole_detector(self) -> bool:
         """Whether every detector pixel is selected, in stored order."""
-        return all(axis == range(n) for axis, n in zip(self.detector, self.stored[-2:], strict=True))
+        axes = zip(self.detector, self.stored[-DETECTOR_AXES:], strict=True)
+        return all(isinstance(axis, range) and axis == range(size) for axis, size in axes)
 
     @property
     def token(self) -> str:

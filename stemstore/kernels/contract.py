@@ -47,7 +47,8 @@ class DetectorRegion:
     @property
     def whole(self) -> bool:
         """Whether the visible detector is the stored one."""
-        return self.rows == range(self.stored[0]) and self.columns == range(self.stored[1])
+        axes = zip((self.rows, self.columns), self.stored, strict=True)
+        return all(isinstance(axis, range) and axis == range(size) for axis, size in axes)
 
     @property
     def repeats(self) -> bool:
