@@ -38,9 +38,9 @@ class Optics:
     """
 
     beam_energy: float = 300.0
-    disk_radius: float = 32.0
+    disk_radius: float = 43.0
     disk_edge: float = 1.0
-    detector_step: float = 0.0427
+    detector_step: float = 0.044
     scan_step: float = 0.5
     detector_shape: tuple[int, int] = (576, 576)
     origin: tuple[float, float] | None = None

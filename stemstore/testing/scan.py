@@ -55,7 +55,7 @@ class Specimen:
     crystal: Crystal
     strain: FloatArray
     rotation: FloatArray
-    bright_share: float = 0.48
+    bright_share: float = 0.43
     diffuse_share: float = 0.03
     diffuse_width: float = 80.0
 

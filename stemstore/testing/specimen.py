@@ -59,9 +59,9 @@ class Particles:
 
 
 def scatter_particles(
-    scan_shape: tuple[int, int], *, scan_step: float, seed: int, width: float = 3.0, height: float = 2.2
+    scan_shape: tuple[int, int], *, scan_step: float, seed: int, width: float = 3.0, height: float = 3.0
 ) -> Particles:
-    """Strew particles over the upper five eighths of a scan; the rest stays flat, for patterns that do not move.
+    """Strew particles over the upper part of a scan; its lower quarter stays flat, for patterns that do not move.
 
     Parameters
     ----------
@@ -76,11 +76,16 @@ def scatter_particles(
         Mean height.
     """
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 2**63], np.uint64)))
-    rows, columns = 0.625 * scan_shape[0], float(scan_shape[1])
-    n = max(1, round(rows * columns / (3.0 * width) ** 2))
-    low, high = min(width, rows / 2), max(rows - 2.0 * width, rows / 2)
-    centres = np.stack([rng.uniform(low, high, n), rng.uniform(0.0, columns, n)], axis=1)
-    widths, heights = width * rng.uniform(0.8, 1.2, n), height * rng.uniform(0.6, 1.4, n)
+    pitch = 2.6 * width
+    low = min(width / 2.0, scan_shape[0] / 2.0)
+    high = max(0.625 * scan_shape[0] - 2.5 * width, low)
+    rows = np.linspace(low, high, 1 + int((high - low) / pitch))
+    n_columns = max(1, round(scan_shape[1] / pitch))
+    columns = (np.arange(n_columns) + 0.5) * scan_shape[1] / n_columns
+    centres = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    n = len(centres)
+    centres += pitch * rng.uniform(-0.2, 0.2, (n, 2))  # a jittered grid: no clusters, so the largest slope is bounded
+    widths, heights = width * rng.uniform(0.85, 1.15, n), height * rng.uniform(0.7, 1.3, n)
     return Particles(centres * scan_step, widths * scan_step, heights)
 
 
