@@ -193,16 +193,27 @@ def _find_candidates(line, low, last, candidates):  # type: ignore[no-untyped-de
     found = 0
     for start in range(0, line.size, _BLOCK):
         part = line[start : start + _BLOCK]
-        highest = part[0]
-        for k in range(part.size):
-            highest = max(highest, part[k])
-        if highest < low:  # false for NaN, which only costs the search
+        if not _reaches(part, low):
             continue
         for k in range(part.size):
             if low <= part[k] <= last:
                 candidates[found] = start + k
                 found += 1
     return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _reaches(part, low):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    """Whether any value is at least `low`; both forms vectorise, the maximum only where there is no NaN to order."""
+    if part.dtype.type(0.5) > 0:  # real numbers; decided when it is compiled
+        hit = False
+        for k in range(part.size):
+            hit |= part[k] >= low
+        return hit
+    highest = part[0]
+    for k in range(part.size):
+        highest = max(highest, part[k])
+    return highest >= low
 
 
 @numba.njit(nogil=True, cache=True)
