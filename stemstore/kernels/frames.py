@@ -48,11 +48,8 @@ __all__ = [
     "weighted_sums",
 ]
 
-_FLOAT = {
-    "reassoc",
-    "nsz",
-    "contract",
-}  # sums may be reordered (they vectorise then); NaN and infinity keep their meaning
+_FLOAT = {"reassoc", "nsz", "contract"}
+# sums may be reordered, which lets them vectorise; NaN and infinity keep their meaning
 
 
 def masked_sums(block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Masks) -> None:
