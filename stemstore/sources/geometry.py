@@ -1,0 +1,134 @@
+"""Scan geometry as readers state it: scan shapes, flyback columns, flat positions."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from stemstore.errors import InputError
+from stemstore.sources.contract import MISSING, VALID
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ValidityArray: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
+"""State of every frame: `MISSING`, `PARTIAL` or `VALID`."""
+
+MAX_ALTERNATIVES = 32
+"""Scan shapes offered for a flat stack; a number with more divisors than this tells nothing."""
+
+
+def shape_option(name: str, value: object, lengths: Sequence[int]) -> tuple[int, ...]:
+    """Check an option that is a shape.
+
+    Parameters
+    ----------
+    name
+        Name of the option, for the message.
+    value
+        What the user gave.
+    lengths
+        Numbers of extents that are allowed.
+
+    Raises
+    ------
+    InputError
+        Not a sequence of positive whole numbers of an allowed length.
+    """
+    expected = " or ".join(str(length) for length in lengths)
+    extents = tuple(value) if isinstance(value, (list, tuple)) else ()
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in extents)
+    if whole and len(extents) in lengths:
+        return extents
+    msg = f"option {name}={value!r} is not a shape; expected {expected} whole numbers above zero, slow axis first"
+    raise InputError(msg, key=name, found=value)
+
+
+def factor_pairs(n_frames: int) -> list[tuple[int, ...]]:
+    """List the scan shapes ``(y, x)`` of `n_frames` positions, the squarest first, lines left out."""
+    pairs: list[tuple[int, ...]] = []
+    for small in range(math.isqrt(n_frames), 1, -1):
+        if n_frames % small == 0:
+            large = n_frames // small
+            pairs.extend([(small, large)] if small == large else [(small, large), (large, small)])
+        if len(pairs) >= MAX_ALTERNATIVES:
+            break
+    return pairs[:MAX_ALTERNATIVES]
+
+
+def decide_flyback(option: int | None, ny: int, nx: int) -> tuple[int, list[str]]:
+    """Decide how many columns at the end of each scan row were taken while the beam flew back.
+
+    A scan that is exactly one column wider than high is guessed to carry one flyback column, and the guess is reported;
+    every other scan has none unless the user says so.
+
+    Parameters
+    ----------
+    option
+        What the user stated; None where nothing was.
+    ny, nx
+        Rows and columns of the scan, flyback included.
+
+    Returns
+    -------
+    columns, warnings
+
+    Raises
+    ------
+    InputError
+        The number is negative or leaves no column.
+    """
+    if option is None:
+        if nx != ny + 1 or ny < 2:  # noqa: PLR2004 (a single row of two positions is a line, not a square with flyback)
+            return 0, []
+        text = (
+            f"the scan has {ny} rows and {nx} columns; the last column is guessed to be flyback, "
+            "pass flyback_columns=0 or flyback_columns=1 to settle it"
+        )
+        return 1, [text]
+    if isinstance(option, bool) or not isinstance(option, int) or not 0 <= option < nx:
+        msg = f"option flyback_columns={option!r} does not fit a scan of {nx} columns; expected 0 to {nx - 1}"
+        raise InputError(msg, key="flyback_columns", found=option)
+    return option, []
+
+
+def check_range(start: int, stop: int, n_positions: int) -> None:
+    """Refuse a range of flat positions that leaves the scan.
+
+    Raises
+    ------
+    IndexError
+        Unless ``0 <= start <= stop <= n_positions``.
+    """
+    if not 0 <= start <= stop <= n_positions:
+        msg = f"frames {start}..{stop} leave the scan of {n_positions} positions"
+        raise IndexError(msg)
+
+
+def fit_scan(
+    scan_shape: tuple[int, ...] | None, n_frames: int
+) -> tuple[tuple[int, ...], ValidityArray | None, list[str]]:
+    """Fit a scan shape to the frames that were found.
+
+    Without a scan shape the frames stay a flat stack; nothing is guessed. A scan larger than the data ends in missing
+    frames, a smaller one ignores the rest; both are reported.
+
+    Returns
+    -------
+    scan_shape, validity, warnings
+        `validity` is None when every position has its frame.
+    """
+    if scan_shape is None:
+        return (n_frames,), None, []
+    n_positions = math.prod(scan_shape)
+    if n_positions == n_frames:
+        return scan_shape, None, []
+    if n_positions < n_frames:
+        text = f"{n_frames} frames were found, the scan {scan_shape} takes {n_positions}; the last ones are ignored"
+        return scan_shape, None, [text]
+    validity = np.full(n_positions, MISSING, dtype=np.uint8)
+    validity[:n_frames] = VALID
+    text = f"{n_frames} frames were found, the scan {scan_shape} needs {n_positions}; the last ones are marked missing"
+    return scan_shape, validity, [text]
