@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.conversion.count import BATCH_BYTES, Counter
-from stemstore.conversion.summary import BrightField
+from stemstore.conversion.summary import DARK_FROM, BrightField
 from stemstore.conversion.thresholds import Thresholds, estimate, sampled_frames
 from stemstore.errors import InputError
 from stemstore.memory import fitting_workers
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stemstore.store.layout import CountedLayout, DenseLayout
 
 Profile = Literal["fast", "balanced", "small", "raw"]
+EVENT_BATCH = 4096  # frames per call of an event source: half a million events at usual doses
 OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
 BYTES_PER_SLOT = 12  # indices, their joined copy, gaps and the compressed chunk, while a block is being made
 
@@ -78,7 +79,20 @@ class Plan:
     @property
     def batch(self) -> int:
         """Frames per call of ``read_events``."""
-        return self.events.batch if isinstance(self.events, Counter) else 4096
+        return self.events.batch if isinstance(self.events, Counter) else EVENT_BATCH
+
+    def summary_attributes(self) -> dict[str, dict[str, Any]]:
+        """Say how the summary images were made; the disk they rest on was guessed."""
+        disk = {"center_pixel": list(self.bright_field.center), "radius_pixel": self.bright_field.radius}
+        ring = {"center_pixel": disk["center_pixel"], "inner_pixel": DARK_FROM * self.bright_field.radius}
+        pixel = {"units": "pixel", "long_name": "centre of mass, detector index"}
+        return {
+            "total": {"units": "count", "long_name": "intensity of the whole frame"},
+            "bright_field": {"units": "count", "long_name": "bright field", "source": "guessed", **disk},
+            "annular_dark_field": {"units": "count", "long_name": "annular dark field", "source": "guessed", **ring},
+            "com_y": pixel,
+            "com_x": pixel,
+        }
 
 
 def make_plan(

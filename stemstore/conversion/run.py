@@ -246,7 +246,7 @@ def write(
         if document.counting is not None:
             counting = document.counting.model_copy(update={"n_events": n_events})
             document = document.model_copy(update={"counting": counting})
-        writer.finalise(document)
+        writer.finalise(document, attributes=plan.summary_attributes())
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report
             writer.abort()
@@ -339,8 +339,10 @@ def _each(executor: ThreadPoolExecutor, call: Callable[[int], None], indices: It
 def _report(
     source: FrameSource | EventSource, plan: Plan, document: ScanDocument, url: str, seconds: float
 ) -> ConversionReport:
-    from stemstore.store.open import stored_bytes
+    from stemstore.store.commit import read_commit
+    from stemstore.store.urls import open_storage
 
+    commit = read_commit(open_storage(url))
     itemsize = np.dtype(getattr(source, "dtype", np.uint8)).itemsize
     shape = (*source.scan_shape, *source.frame_shape)
     return ConversionReport(
@@ -348,7 +350,7 @@ def _report(
         profile=document.profile,
         shape=shape,
         raw_bytes=math.prod(shape) * itemsize,
-        stored_bytes=stored_bytes(url),
+        stored_bytes=0 if commit is None else commit.n_bytes,
         frames=document.frames.model_dump(),
         n_events=None if document.counting is None else document.counting.n_events,
         thresholds=None if plan.thresholds is None else asdict(plan.thresholds),

@@ -227,7 +227,7 @@ def inhabited(mask: Array, detector: Any, image: xr.DataArray) -> Array:
     if not mask.any():
         ky, kx = image.coords["ky"], image.coords["kx"]
         msg = (
-            f"in {ky.attrs.get('units', 'pixel')}. Give numbers in it, or name another unit with unit='pixel'"
+            f"{detector.describe()} covers no pixel; the detector spans ky {_span(ky.values)}, kx {_span(kx.values)} "
             f"in {ky.attrs.get('units', 'pixel')}. Give numbers in that unit, or name theirs with unit='pixel'"
         )
         raise InputError(msg, found=detector.describe())
