@@ -6,8 +6,7 @@ answers where disks are. The *refinement* map uses the logarithm of the probe: f
 that correlating with ``log(1 + c S)``, c = A / b, is the maximum-likelihood estimate. It is not smoothed, because the
 position lives on the sharp edge of the disk, and its kernel is the disk alone, so that strong neighbours do not pull.
 
-The detection kernel follows py4DSTEM (Savitzky et al., Microsc. Microanal. 27 (2021) 712), whose radius estimate
-is used for measured probes as well.
+The detection kernel follows py4DSTEM (Savitzky et al., Microsc. Microanal. 27 (2021) 712).
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 from stemstore.errors import InputError
 
 if TYPE_CHECKING:
     from stemstore._types import Array, FloatArray
+
+THRESHOLDS = (0.25, 0.4, 0.45, 0.5, 0.55, 0.6, 0.75)  # of the plateau
 
 _scratch = threading.local()
 
@@ -57,10 +58,11 @@ def disk(shape: tuple[int, int], centre: tuple[float, float], radius: float, edg
 def measure_probe(image: Array) -> Probe:
     """Measure radius, edge width and centre of the brightest disk of an image.
 
-    The radius at threshold t is ``sqrt(number of pixels above t max / pi)``; where it hardly depends on t, the
-    threshold cuts the edge of the disk and nothing else. The radius is the mean over these thresholds, the centre the
-    centre of mass above their mean (the method of py4DSTEM's ``get_probe_size``); the edge width is twice the
-    difference of the radii at 1/4 and 3/4.
+    The plateau is the median of the pixels above half of the (3 x 3 median-filtered) maximum, so that noise and hot
+    pixels do not lift it. The radius at threshold t is ``sqrt(number of pixels above t / pi)``, averaged over t from
+    0.4 to 0.6 of the plateau; the edge width is twice the difference of the radii at 1/4 and 3/4; the centre is the
+    centre of mass of the pixels above half of the plateau. py4DSTEM's ``get_probe_size`` takes thresholds relative to
+    the maximum instead, which noise biases towards small radii.
 
     Parameters
     ----------
@@ -84,16 +86,16 @@ def measure_probe(image: Array) -> Probe:
             "pass a vacuum or mean pattern, or radius= for a synthetic probe"
         )
         raise InputError(msg, shape=values.shape)
-    levels = np.arange(1, 100) / 100
-    radii = np.sqrt([np.count_nonzero(values > t * values.max()) / math.pi for t in levels])
-    slope = np.gradient(radii)
-    flat = (slope <= 0) & (slope >= 2 * np.median(slope))
-    level = float(levels[flat].mean()) if flat.any() else 0.5
-    radius = float(radii[flat].mean()) if flat.any() else float(radii[49])
-    weight = np.where(values > level * values.max(), values, 0.0)
-    rows, columns = np.indices(values.shape)
-    centre = (float((weight * rows).sum() / weight.sum()), float((weight * columns).sum() / weight.sum()))
-    return Probe(radius, float(max(1.0, 2 * (radii[24] - radii[74]))), centre)
+    smooth = ndimage.median_filter(values, size=3)
+    bright = smooth > smooth.max() / 2 if smooth.max() > 0 else values > 0
+    plateau = float(np.median(values[bright]))
+    radius = {t: math.sqrt(np.count_nonzero(values > t * plateau) / math.pi) for t in THRESHOLDS}
+    rows, columns = np.nonzero(values > plateau / 2)
+    weight = values[rows, columns]
+    centre = (float(np.average(rows, weights=weight)), float(np.average(columns, weights=weight)))
+    return Probe(
+        float(np.mean([radius[t] for t in THRESHOLDS[1:-1]])), max(1.0, 2 * (radius[0.25] - radius[0.75])), centre
+    )
 
 
 def probe_at_origin(image: Array, probe: Probe, shape: tuple[int, int]) -> FloatArray:

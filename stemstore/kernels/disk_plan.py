@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LARGEST_PRIME = 11  # sizes with larger prime factors leave the fast code of scipy.fft
 SMALLEST_RADIUS = 1.5  # px; below it a disk has no edge to find
 FEWEST_PEAKS = 70  # py4DSTEM's default of the largest number of peaks
-WINDOW = 3.0  # radii
-CONTRAST = 10.0  # counts in the disk over background counts; 10 to 30 work alike
+WINDOW = 2.5  # radii; of 2 to 8 the best recall of weak disks at spacings from 2.9 radii
+CONTRAST = 10.0  # counts in the disk over background counts; 3 to 30 work alike
 
 _LEAST = {
     "edge_width": 0.1,  # px; the edge is a division
@@ -55,7 +55,7 @@ class DiskOptions(TypedDict, total=False):
     sigma_detect : px
         Gaussian smoothing of the detection map (default a quarter of the radius).
     window : px
-        Outer radius of the kernel's compensating window (default three radii; wider ones hide weak disks between strong
+        Outer radius of the kernel's compensating window (default 2.5 radii; wider ones hide weak disks between strong
         ones).
     climb : px
         Half-width of the box in which the refinement map is climbed (default a quarter of the radius, at least 2).
@@ -70,7 +70,8 @@ class DiskOptions(TypedDict, total=False):
     max_peaks
         Most peaks of one frame (default four times the number of disks of spacing 2 r that fit, at least 70).
     contrast
-        c of the refinement kernel (default 10).
+        c of the refinement kernel (default 10). Smaller values lean on the area of the disks instead of their edge:
+        up to 10 % less precise for ideal disks, but less biased where the edges are distorted.
     """
 
     edge_width: float

@@ -22,7 +22,7 @@ def test_all_defaults_follow_from_the_radius() -> None:
         "min_spacing": 16.0,
         "edge_boundary": 8,
         "sigma_detect": 2.0,
-        "window": 24.0,
+        "window": 20.0,
         "climb": 2,
         "min_abs": None,
         "significance": 5.0,
