@@ -78,7 +78,7 @@ def _load(entry: metadata.EntryPoint) -> ReaderInfo:
     try:
         cls = entry.load()
         return ReaderInfo(entry.name, cls.description, tuple(cls.extensions), _options(cls), package, cls)
-    except Exception as error:  # noqa: BLE001, RUF100 (a plug-in may fail in any way; it must not take the others along)
+    except Exception as error:  # a plug-in may fail in any way; it must not take the others along
         _logger.warning("reader %r of package %s did not load: %r", entry.name, package, error)
         return ReaderInfo(entry.name, package=package, error=f"{type(error).__name__}: {error}")
 
@@ -176,7 +176,7 @@ def open_source(url: str | Path | list[str], reader: str | None = None, **option
     cls = find_reader(url, reader)
     _check_options(cls, options)
     try:
-        return cls(**options)(url if isinstance(url, list) else str(url))
+        return cls(**options)([str(one) for one in url] if isinstance(url, list) else str(url))
     except StemStoreError:
         raise
     except OSError as error:

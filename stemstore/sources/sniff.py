@@ -81,7 +81,7 @@ def ask(readers: Mapping[str, type[Reader]], path: Path) -> list[Claim]:
     for name, reader in readers.items():
         try:
             confidence = min(max(float(reader.matches(str(path), content)), 0.0), 1.0)
-        except Exception as error:  # noqa: BLE001, RUF100 (a plug-in may raise anything; the other readers still count)
+        except Exception as error:  # a plug-in may raise anything; the other readers still count
             _logger.warning("reader %r failed to look at %s: %r", name, path, error)
             claims.append(Claim(name, 0.0, f"{type(error).__name__}: {error}"))
         else:

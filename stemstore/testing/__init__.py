@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stemstore.testing.prediction import disk_limit as disk_limit
     from stemstore.testing.prediction import expected_sum as expected_sum
     from stemstore.testing.prediction import predict_centre_of_mass as predict_centre_of_mass
+    from stemstore.testing.reader_tests import ReaderTests as ReaderTests
     from stemstore.testing.scan import Specimen as Specimen
     from stemstore.testing.scan import SyntheticScan as SyntheticScan
     from stemstore.testing.sectors import SectorOptions as SectorOptions
@@ -32,6 +33,7 @@ _WHERE = {
     "Crystal": "specimen",
     "Optics": "optics",
     "Particles": "specimen",
+    "ReaderTests": "reader_tests",
     "SectorOptions": "sectors",
     "Specimen": "scan",
     "SyntheticFrames": "synthetic",

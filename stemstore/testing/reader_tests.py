@@ -217,7 +217,7 @@ class ReaderTests:
         """A source read in another process gives the same pixels and the same identity."""
         url, truth, options = self.make_file(tmp_path)
         source = self.reader_cls(**options)(url)
-        copy = pickle.loads(pickle.dumps(source))  # noqa: S301, RUF100 (made one line above)
+        copy = pickle.loads(pickle.dumps(source))
         assert copy.identity == source.identity
         flat = truth.reshape(-1, *truth.shape[-2:])
         np.testing.assert_array_equal(read(copy, 0, len(flat)), flat)

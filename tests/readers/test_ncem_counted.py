@@ -17,7 +17,8 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.sources.contract import MISSING, VALID, EventSource
-from stemstore.testing.reader_tests import ReaderTests, read
+from stemstore.testing import ReaderTests
+from stemstore.testing.reader_tests import read
 from stemstore_readers.ncem_counted import NcemCounted
 
 SCAN, FRAME = (3, 5), (4, 10)  # neither is square: the attributes Nx and Ny mean different things for the two

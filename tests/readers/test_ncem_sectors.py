@@ -20,7 +20,7 @@ from stemstore.errors import (
     TruncatedFileError,
 )
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, FrameSource
-from stemstore.testing.reader_tests import ReaderTests
+from stemstore.testing import ReaderTests
 from stemstore_readers.ncem_sectors import NcemSectors
 
 if TYPE_CHECKING:

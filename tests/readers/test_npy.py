@@ -18,7 +18,7 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.sources.contract import MISSING, VALID
-from stemstore.testing.reader_tests import ReaderTests
+from stemstore.testing import ReaderTests
 from stemstore_readers.npy import Npy
 
 

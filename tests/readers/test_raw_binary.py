@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stemstore.errors import InputError, NotFoundError, TruncatedFileError
 from stemstore.sources.contract import MISSING, VALID
-from stemstore.testing.reader_tests import ReaderTests
+from stemstore.testing import ReaderTests
 from stemstore_readers.raw_binary import RawBinary
 
 

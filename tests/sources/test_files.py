@@ -1,0 +1,82 @@
+"""Files are found, ordered and told apart from changed ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stemstore.errors import InputError, NotFoundError, StorageError
+from stemstore.sources import files
+
+
+def test_natural_order():
+    """Numbers in names count as numbers."""
+    names = ["part10.raw", "part9.raw", "part1.raw", "a2b10", "a2b9"]
+    ordered = sorted(map(Path, names), key=files.natural_key)
+    assert [str(path) for path in ordered] == ["a2b9", "a2b10", "part1.raw", "part9.raw", "part10.raw"]
+
+
+def test_pattern_in_natural_order_and_list_in_its_own(tmp_path):
+    """A pattern is sorted, a list is not."""
+    paths = [tmp_path / name for name in ("p10", "p9", "p1")]
+    for path in paths:
+        path.write_text("")
+    assert [path.name for path in files.expand(str(tmp_path / "p*"))] == ["p1", "p9", "p10"]
+    assert files.expand([str(path) for path in paths]) == paths
+
+
+def test_existing_name_is_no_pattern(tmp_path):
+    """A file called a[1] is that file, although a1 would match the pattern."""
+    for name in ("a[1]", "a1"):
+        (tmp_path / name).write_text("")
+    assert files.expand(str(tmp_path / "a[1]")) == [tmp_path / "a[1]"]
+
+
+def test_file_address(tmp_path):
+    """A file:// address is a path; other schemes are refused."""
+    (tmp_path / "a").write_text("")
+    assert files.expand(f"file://{tmp_path}/a") == [tmp_path / "a"]
+    with pytest.raises(InputError, match="lie on 'https' storage"):
+        files.expand("https://example.org/a")
+
+
+def test_nothing_given_and_nothing_found(tmp_path):
+    """An empty list is wrong input, a missing path is not found."""
+    with pytest.raises(InputError, match="no file was given"):
+        files.expand([])
+    with pytest.raises(NotFoundError, match="does not exist"):
+        files.expand([str(tmp_path / "none")])
+    with pytest.raises(NotFoundError, match="does not exist"):
+        files.file_size(tmp_path / "none")
+    with pytest.raises(NotFoundError, match="does not exist"):
+        files.describe([tmp_path / "none"])
+
+
+def test_path_through_a_file_does_not_exist(tmp_path):
+    """A path below a file is not found rather than unreadable."""
+    (tmp_path / "a").write_text("")
+    assert not files.exists(tmp_path / "a" / "b")
+
+
+def test_folder_that_cannot_be_listed(tmp_path):
+    """Listing a file as a folder is a storage error with the reason."""
+    (tmp_path / "a").write_text("")
+    with pytest.raises(StorageError, match="cannot be read: Not a directory"):
+        files.list_folder(tmp_path / "a")
+
+
+def test_identity_follows_size_time_and_options(tmp_path):
+    """The identity changes with time, size, options and reader, and with nothing else."""
+    path = tmp_path / "a"
+    path.write_bytes(b"123")
+    described = files.describe([path])
+    first = files.identity("npy", described)
+    assert files.identity("npy", files.describe([path])) == first
+    os.utime(path, (1, 1))
+    touched = files.describe([path])
+    assert touched[0].mtime == "1970-01-01T00:00:01+00:00"
+    assert touched[0].size == 3
+    names = {first, files.identity("npy", touched), files.identity("npy", described, 1), files.identity("x", described)}
+    assert len(names) == 4
