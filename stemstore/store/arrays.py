@@ -206,7 +206,7 @@ def cut_detector(block: Array, rows: Index, columns: Index) -> Array:
     """Cut the visible detector out of frames, as a view where both runs are regular."""
     if isinstance(rows, range) and isinstance(columns, range):
         return block[:, as_slice(rows), as_slice(columns)]
-    return block[:, np.asarray(rows)[:, None], np.asarray(columns)]
+    return block[:, np.asarray(rows, np.int64)[:, None], np.asarray(columns, np.int64)]
 
 
 def as_slice(run: range) -> slice:

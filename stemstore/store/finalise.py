@@ -83,7 +83,7 @@ def check_all(storage: Storage, uuid: str, layout: Layout) -> None:
         Some were not; ``context["missing"]`` has their numbers.
     """
     there = {number for number in entered(storage) if holds(storage, number, uuid, check=False)}
-    n_partitions = len(layout.partitions)
+    n_partitions = layout.n_partitions
     missing = [number for number in range(n_partitions) if number not in there]
     if missing:
         listed = ", ".join(map(str, missing[:_LISTED])) + (", …" if len(missing) > _LISTED else "")

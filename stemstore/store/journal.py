@@ -193,8 +193,8 @@ def holds(storage: Storage, partition: int, uuid: str, *, check: bool) -> bool:
 def positions(layout: Layout, partition: int) -> Int64Array:
     """Flat scan positions of a partition, in the order of its records."""
     if isinstance(layout, CountedLayout):
-        return np.arange(*layout.partitions[partition], dtype=np.int64)
-    part = layout.partitions[partition]
+        return np.arange(*layout.partition(partition), dtype=np.int64)
+    part = layout.partition(partition)
     return flatten(tuple(range(s.start, s.stop) for s in part), layout.scan_shape)
 
 

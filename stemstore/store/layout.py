@@ -6,7 +6,6 @@ by one writer, once. Budgets are those of a laptop: a chunk stays near the proce
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.config import format_size
-from stemstore.errors import ChunkingError
+from stemstore.errors import ChunkingError, InputError
 from stemstore.store.codecs import ChunkCodec, frame_codec, gap_codec
 
 if TYPE_CHECKING:
@@ -85,13 +84,32 @@ class DenseLayout:
         return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))
 
     @property
+    def n_partitions(self) -> int:
+        """Number of shards."""
+        return math.prod(self.shard_grid)
+
+    @property
     def partitions(self) -> list[tuple[slice, ...]]:
         """Scan slices of every shard, in the order of their numbers."""
-        along = [
-            [slice(start, min(start + step, n)) for start in range(0, n, step)]
-            for n, step in zip(self.scan_shape, self.shard[:-_DETECTOR], strict=True)
-        ]
-        return list(itertools.product(*along))
+        return [self.partition(index) for index in range(self.n_partitions)]
+
+    def place(self, index: int) -> tuple[int, ...]:
+        """Place of shard `index` in the grid of shards, detector axes included.
+
+        Raises
+        ------
+        InputError
+            There is no such shard.
+        """
+        check_number(index, self.n_partitions)
+        return tuple(int(along) for along in np.unravel_index(index, self.shard_grid))
+
+    def partition(self, index: int) -> tuple[slice, ...]:
+        """Scan slices of shard `index`; errors as for `place`."""
+        return tuple(
+            slice(at * step, min((at + 1) * step, n))
+            for at, step, n in zip(self.place(index), self.shard, self.scan_shape, strict=False)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +153,30 @@ class CountedLayout:
         return gap_codec(self.profile)
 
     @property
+    def n_partitions(self) -> int:
+        """Number of rows of shards."""
+        return -(-self.n_blocks // self.blocks_per_shard)
+
+    @property
     def partitions(self) -> list[tuple[int, int]]:
         """Range of flat scan positions of every row of shards, in the order of their numbers."""
+        return [self.partition(index) for index in range(self.n_partitions)]
+
+    def partition(self, index: int) -> tuple[int, int]:
+        """Range of flat scan positions of row of shards `index`.
+
+        Raises
+        ------
+        InputError
+            There is no such row.
+        """
+        check_number(index, self.n_partitions)
         step = self.frames_per_block * self.blocks_per_shard
-        return [(start, min(start + step, self.n_frames)) for start in range(0, self.n_frames, step)]
+        return index * step, min((index + 1) * step, self.n_frames)
 
     def blocks(self, index: int) -> list[tuple[int, int]]:
         """Range of flat scan positions of every block of partition `index`."""
-        start, stop = self.partitions[index]
+        start, stop = self.partition(index)
         return [
             (first, min(first + self.frames_per_block, stop)) for first in range(start, stop, self.frames_per_block)
         ]
@@ -245,6 +279,19 @@ def counted_layout(
     n_blocks = -(-math.prod(scan_shape) // per_block)
     per_shard = _whole_rows(max(1, min(int(fitting), n_blocks)), scan_shape[-1], per_block)
     return CountedLayout(tuple(scan_shape), frame_shape, per_block, width, per_shard, profile)
+
+
+def check_number(index: int, n_partitions: int) -> None:
+    """Make sure that a partition exists.
+
+    Raises
+    ------
+    InputError
+        Its number is not one of ``0 … n_partitions - 1``.
+    """
+    if not 0 <= index < n_partitions:
+        msg = f"partition {index} does not exist; expected a number from 0 to {n_partitions - 1}"
+        raise InputError(msg, partition=index, expected=n_partitions)
 
 
 def dump_layout(layout: Layout) -> dict[str, Any]:

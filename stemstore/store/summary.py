@@ -78,7 +78,7 @@ def assemble(storage: Storage, layout: Layout) -> Assembled:
     n_frames = math.prod(layout.scan_shape)
     whole = Assembled(np.full(n_frames, VALID_FRAME, np.uint8), np.zeros(n_frames, np.uint32))
     sums: dict[str, Array] = {}
-    for partition in range(len(layout.partitions)):
+    for partition in range(layout.n_partitions):
         where = positions(layout, partition)
         with EntryFile(storage, partition) as found:
             whole.entries.append(found.entry)
@@ -150,7 +150,7 @@ def chunk_bytes(frames: Array, layout: DenseLayout) -> Iterator[bytes | None]:
 def _homes(layout: Layout) -> Array:
     """Partition of every flat scan position."""
     home = np.empty(math.prod(layout.scan_shape), np.int32)
-    for partition in range(len(layout.partitions)):
+    for partition in range(layout.n_partitions):
         home[positions(layout, partition)] = partition
     return home
 

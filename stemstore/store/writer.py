@@ -143,7 +143,7 @@ class StoreWriter:
             Compare the checksum of every shard with the journal, not only its size.
         """
         storage = open_storage(self.working)
-        known = range(len(self.layout.partitions))
+        known = range(self.layout.n_partitions)
         return {
             number for number in entered(storage) if number in known and holds(storage, number, self.uuid, check=check)
         }
@@ -171,7 +171,7 @@ class StoreWriter:
         if not isinstance(layout, DenseLayout):
             msg = f"the store '{self.url}' is counted; use write_events"
             raise InputError(msg, url=self.url)
-        part = layout.partitions[index]
+        part = layout.partition(index)
         shape = tuple(s.stop - s.start for s in part) + layout.shape[-2:]
         if frames.size != np.prod(shape) or frames.shape[-2:] != shape[-2:] or frames.dtype.name != layout.dtype:
             msg = (
@@ -179,8 +179,7 @@ class StoreWriter:
                 f"expected {shape} {layout.dtype}; read the frames of layout.partitions[{index}]"
             )
             raise InputError(msg, partition=index, found=frames.shape, expected=shape)
-        place = np.unravel_index(index, layout.shard_grid[:-2])
-        key = "/".join([INTENSITY, "c", *(str(int(p)) for p in place), "0", "0"])
+        key = "/".join([INTENSITY, "c", *map(str, layout.place(index))])
         storage = open_storage(self.working)
         sizes, checksums = _put_shard(storage, key, encode_shard(chunk_bytes(frames.reshape(shape), layout)))
         write_entry(storage, Entry(index, self.uuid, sizes, checksums), records or PartitionRecords())
