@@ -57,7 +57,7 @@ def frame_disks(frame: Array, plan: DiskPlan, out: Array) -> int:
     norm = float(np.linalg.norm(image))
     detection, refinement = correlation.correlate(image, plan.detect, plan.refine)
     rows, columns = plan.frame_shape
-    detection, refinement, image = detection[:rows, :columns], refinement[:rows, :columns], image[:rows, :columns]
+    detection, refinement, image = (np.ascontiguousarray(m[:rows, :columns]) for m in (detection, refinement, image))
     noise = Noise(level, variance, quantum, ROUNDING * norm * math.sqrt(plan.detect_square))
     found = _candidates(detection, image, noise, plan)
     centres = peaks.parabola(refinement, peaks.climb(refinement, found, options.climb))

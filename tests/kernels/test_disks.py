@@ -101,6 +101,17 @@ def test_uniform_background_has_no_disks(mean: float) -> None:
     assert sum(len(find(rng.poisson(mean, (SIZE, SIZE)).astype(np.uint16), plan)) for _ in range(15)) == 0
 
 
+def test_diffuse_scattering_has_no_disks() -> None:
+    """A steep smooth background of 40 000 electrons gives at most one peak, at its apex."""
+    rows, columns = np.indices((SIZE, SIZE)) - 127.5
+    image = 1 / (1 + (rows**2 + columns**2) / 40**2)
+    rng, plan = np.random.default_rng(8), plan_disks((SIZE, SIZE), radius=RADIUS)
+    for _ in range(10):
+        disks = find(rng.poisson(4e4 * image / image.sum()).astype(np.uint16), plan)
+        assert len(disks) <= 1
+        assert np.all(np.abs(disks[:, :2] - 127.5) < 2 * RADIUS)
+
+
 @pytest.mark.parametrize("value", [0, 7, 0.1, -3.3, 2.5e9])
 @pytest.mark.parametrize("shape", [(64, 64), (61, 67)])
 def test_constant_frames_have_no_disks(value: float, shape: tuple[int, int]) -> None:
