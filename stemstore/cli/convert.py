@@ -1,0 +1,248 @@
+"""The verb ``convert``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from stemstore.cli import options
+from stemstore.cli.output import notify, print_facts, print_json
+from stemstore.cli.progress import shown
+from stemstore.config import format_size, memory_budget, n_workers, parse_size
+
+EXAMPLE = "stemstore convert scan_42/ scan_42.zarr --count --scan-step '0.5 nm'"
+COUNTING = "Counting"
+
+
+class Rule(StrEnum):
+    """Counting rules."""
+
+    stemstore = "stemstore"
+    stempy = "stempy"
+
+
+class Profile(StrEnum):
+    """Compression profiles."""
+
+    fast = "fast"
+    balanced = "balanced"
+    small = "small"
+    raw = "raw"
+
+
+def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
+    *,
+    sources: options.Sources,
+    destination: Annotated[
+        str, typer.Argument(metavar="DST", help="Path or URL of the new store.", show_default=False)
+    ],
+    reader: options.Reader = None,
+    scan_shape: options.ScanShape = None,
+    flyback: options.Flyback = None,
+    format_version: options.FormatVersion = None,
+    option: options.Option = None,
+    count: Annotated[
+        bool | None,
+        options.setting(
+            "--count/--no-count", "Store electron events, or frames; by default as the source is.", COUNTING
+        ),
+    ] = None,
+    rule: Annotated[Rule, options.setting("--rule", "Counting rule.", COUNTING)] = Rule.stemstore,
+    background_threshold: Annotated[
+        float | None, options.setting("--background-threshold", "In ADU; estimated otherwise.", COUNTING)
+    ] = None,
+    xray_threshold: Annotated[
+        float | None, options.setting("--xray-threshold", "In ADU; estimated otherwise.", COUNTING)
+    ] = None,
+    background_sigma: Annotated[
+        float, options.setting("--background-sigma", "Background threshold above the noise peak, in widths.", COUNTING)
+    ] = 5.0,
+    xray_sigma: Annotated[
+        float, options.setting("--xray-sigma", "X-ray threshold above the mean, in standard deviations.", COUNTING)
+    ] = 175.0,
+    beam_energy: options.BeamEnergy = None,
+    semi_convergence_angle: options.Convergence = None,
+    scan_step: options.ScanStep = None,
+    detector_step: options.DetectorStep = None,
+    detector_center: options.DetectorCenter = None,
+    scan_rotation: options.ScanRotation = None,
+    profile: Annotated[Profile, options.setting("--profile", "Compression.", options.OUTPUT)] = Profile.fast,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a store once the new one is done.", rich_help_panel=options.OUTPUT),
+    ] = False,
+    workers: options.Workers = None,
+    max_memory: options.MaxMemory = None,
+    progress: options.Progress = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Plan only; nothing is written.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Convert raw detector data to a store.
+
+    The store appears under its name when it is finished; a conversion that fails leaves nothing behind.
+    """
+    given = options.source_options(
+        scan_shape=scan_shape,
+        flyback=flyback,
+        format_version=format_version,
+        option=option,
+        beam_energy=beam_energy,
+        semi_convergence_angle=semi_convergence_angle,
+        scan_step=scan_step,
+        detector_step=detector_step,
+        detector_center=detector_center,
+        scan_rotation=scan_rotation,
+    )
+    limits: dict[str, Any] = {
+        "rule": rule.value,
+        "background_threshold": background_threshold,
+        "xray_threshold": xray_threshold,
+        "background_sigma": background_sigma,
+        "xray_sigma": xray_sigma,
+    }
+    job: dict[str, Any] = {
+        "reader": reader,
+        "count": count,
+        "profile": profile.value,
+        "workers": n_workers() if workers is None else workers,
+        "max_memory": memory_budget() if max_memory is None else parse_size(max_memory),
+    }
+    _refuse_taken(destination, overwrite=overwrite)
+    source: Any = sources[0] if len(sources) == 1 else sources
+    if dry_run:
+        _show_plan(plan(source, destination, limits, **job, **given), as_json=as_json)
+        return
+    from stemstore.conversion.run import convert
+
+    with shown(progress) as display:
+        report = convert(source, destination, overwrite=overwrite, progress=display, **limits, **job, **given)
+    for text in report.warnings:
+        notify(f"warning: {text}")
+    if as_json:
+        print_json("convert", asdict(report))
+    else:
+        print_facts(_report_facts(report))
+
+
+def plan(
+    source: Any,
+    destination: str,
+    limits: dict[str, Any],
+    *,
+    reader: str | None,
+    count: bool | None,
+    profile: Any,
+    workers: int,
+    max_memory: int,
+    **given: Any,
+) -> dict[str, Any]:
+    """Say what a conversion would do, after its sampling of frames; nothing is written.
+
+    Raises
+    ------
+    InputError
+        The number of threads is not positive, or as for `stemstore.convert`.
+    """
+    from stemstore.conversion.plan import CountOptions, make_plan
+    from stemstore.conversion.run import describe
+    from stemstore.scan.calibration import Calibration
+    from stemstore.sources.contract import EventSource
+    from stemstore.sources.registry import open_source
+    from stemstore.store.layout import CountedLayout, dump_layout
+
+    calibration, reader_options = Calibration.split(given)
+    opened = open_source(source, reader=reader, **reader_options)
+    counted = isinstance(opened, EventSource) if count is None else count
+    made = make_plan(
+        opened, counted=counted, counting=CountOptions(**limits), profile=profile, workers=workers, budget=max_memory
+    )
+    document = describe(opened, made, calibration, {})
+    layout = dump_layout(made.layout)
+    itemsize = 2 if isinstance(opened, EventSource) else opened.dtype.itemsize
+    raw = math.prod(document.shape) * itemsize
+    # Chunks of a counted store are as wide as a block is expected to fill; two bytes a slot.
+    held = made.layout.n_blocks * made.layout.slots_per_chunk * 2 if isinstance(made.layout, CountedLayout) else raw
+    return {
+        "destination": destination,
+        "profile": document.profile,
+        "axes": [
+            {"name": axis.name, "size": axis.size, "unit": axis.unit, "step": axis.step} for axis in document.axes
+        ],
+        "shape": document.shape,
+        "layout": layout,
+        "n_shards": len(made.layout.partitions),
+        "raw_bytes": raw,
+        "bytes_before_compression": held,
+        "thresholds": None if made.thresholds is None else asdict(made.thresholds),
+        "workers": made.workers,
+        "memory": made.memory,
+        "frames": document.frames.model_dump(),
+        "warnings": list(opened.metadata.warnings),
+    }
+
+
+def _refuse_taken(destination: str, *, overwrite: bool) -> None:
+    """Find out at once, and not after the sampling of frames, that the destination is taken."""
+    from stemstore.store.destination import make_room
+    from stemstore.store.urls import is_local, open_storage
+
+    if not overwrite or is_local(destination):  # for remote ones it would clear the place already
+        make_room(open_storage(destination), overwrite=overwrite)
+
+
+def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json("convert", {"dry_run": True, **found})
+        return
+    layout = found["layout"]
+    if found["profile"] == "dense":
+        pieces = f"chunks {_by(layout['chunk'])}, shards {_by(layout['shard'])}"
+    else:
+        pieces = f"blocks of {layout['frames_per_block']} frames, {layout['blocks_per_shard']} blocks a shard"
+    rows = [
+        ("would write", f"{found['destination']} ({found['profile']})"),
+        ("shape", _by(found["shape"])),
+        ("layout", pieces),
+        ("shards", f"{found['n_shards']} or more" if found["profile"] == "counted" else str(found["n_shards"])),
+        ("pixels", format_size(found["raw_bytes"])),
+        ("to compress", f"about {format_size(found['bytes_before_compression'])}"),
+        ("memory", f"{format_size(found['memory'])} with {found['workers']} threads"),
+    ]
+    if found["thresholds"] is not None:
+        rows.append(("thresholds", _thresholds_text(found["thresholds"])))
+    print_facts(rows)
+    for text in found["warnings"]:
+        notify(f"warning: {text}")
+
+
+def _report_facts(report: Any) -> list[tuple[str, str]]:
+    ratio = report.raw_bytes / max(1, report.stored_bytes)
+    rate = report.raw_bytes / 1e6 / max(1e-9, report.seconds)
+    rows = [
+        ("store", f"{report.url} ({report.profile})"),
+        ("shape", _by(report.shape)),
+        ("frames", ", ".join(f"{number} {name}" for name, number in report.frames.items() if number)),
+        ("size", f"{format_size(report.stored_bytes)}, {ratio:.3g} times smaller than the pixels"),
+        ("time", f"{report.seconds:.1f} s, {rate:.0f} MB/s of pixels, {report.workers} threads"),
+    ]
+    if report.n_events is not None:
+        recorded = max(1, report.frames["valid"] + report.frames["partial"])
+        rows.append(("electrons", f"{report.n_events}, {report.n_events / recorded:.4g} per frame"))
+    if report.thresholds is not None:
+        rows.append(("thresholds", _thresholds_text(report.thresholds)))
+    return rows
+
+
+def _thresholds_text(found: dict[str, Any]) -> str:
+    upper = "none" if found["xray"] is None else f"{found['xray']:.4g} ADU"
+    return f"background {found['background']:.4g} ADU, X-ray {upper}"
+
+
+def _by(shape: Any) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,78 @@
+"""Exit codes, and what the command line adds to an error: which option helps."""
+
+from __future__ import annotations
+
+import errno
+
+from stemstore.errors import (
+    AmbiguousFormatError,
+    CalibrationMissingError,
+    ChecksumError,
+    ConversionIncompleteError,
+    CorruptDataError,
+    DestinationExistsError,
+    FormatVersionError,
+    InputError,
+    MemoryBudgetError,
+    NotFoundError,
+    OptionalDependencyError,
+    ReaderError,
+    UnknownFormatError,
+)
+
+OK, FAILED, USAGE, UNREADABLE, EXISTS, MISMATCH, BUDGET, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 4, 5, 6, 130, 141
+
+CODES: dict[type[BaseException], int] = {
+    InputError: USAGE,
+    UnknownFormatError: UNREADABLE,
+    AmbiguousFormatError: UNREADABLE,
+    NotFoundError: UNREADABLE,
+    CorruptDataError: UNREADABLE,
+    FormatVersionError: UNREADABLE,
+    ConversionIncompleteError: UNREADABLE,
+    ReaderError: UNREADABLE,
+    DestinationExistsError: EXISTS,
+    ChecksumError: MISMATCH,
+    MemoryBudgetError: BUDGET,
+    MemoryError: BUDGET,
+    KeyboardInterrupt: INTERRUPTED,
+    BrokenPipeError: PIPE_CLOSED,  # as the shell reports a program that SIGPIPE ended
+}
+"""Exit code of every error class; the most special class of an error counts, and what is not listed is 1."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Refusals of a device that mean: no space, or none within the quota."""
+
+MEANING = {
+    OK: "done",
+    FAILED: "failed",
+    USAGE: "wrong arguments",
+    UNREADABLE: "input not recognised or unreadable",
+    EXISTS: "output exists",
+    MISMATCH: "checksum mismatch",
+    BUDGET: "out of memory budget or disk space",
+    INTERRUPTED: "interrupted",
+}
+
+HINTS: dict[type[BaseException], str] = {
+    UnknownFormatError: "'stemstore readers' lists the formats; name one with --reader",
+    AmbiguousFormatError: "name the format with --reader",
+    CalibrationMissingError: "state the calibration, for example --detector-step '0.5 mrad' --beam-energy '300 keV'",
+    DestinationExistsError: "--overwrite replaces a store or an image",
+    MemoryBudgetError: "--max-memory sets the budget",
+    ConversionIncompleteError: "'stemstore info' shows how far it came",
+    OptionalDependencyError: "'stemstore doctor' lists the extras",
+}
+"""The option or verb that helps, by error class."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Give the exit code of an error."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return BUDGET
+    return next((CODES[cls] for cls in type(error).__mro__ if cls in CODES), FAILED)
+
+
+def hint(error: BaseException) -> str | None:
+    """Name the option or verb that helps against an error; None where there is no special one."""
+    return next((HINTS[cls] for cls in type(error).__mro__ if cls in HINTS), None)

@@ -1,0 +1,147 @@
+"""The verb ``info``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stemstore.cli import options  # noqa: TC001  # typer evaluates the annotations
+from stemstore.cli.output import notify, print_facts, print_json, print_line, print_table
+from stemstore.config import format_size
+
+if TYPE_CHECKING:
+    from stemstore.store.open import StoredScan
+
+EXAMPLE = "stemstore info scan_42.zarr --history"
+COUNTED_ITEMSIZE = 2  # bytes of the pixels that events are compared with
+
+
+def run(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Path or URL.", show_default=False)],
+    tree: Annotated[bool, typer.Option("--tree", help="List the arrays as well.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="List what was done as well.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Tell what a store holds.
+
+    Axes, calibration, frames and size; a store that is not finished can be looked at as well.
+    """
+    from stemstore.store.open import open_store
+
+    scan = open_store(store, allow_incomplete=True)
+    size = sizes(scan)
+    if as_json:
+        from stemstore_schemas import dump_document
+
+        document = {"url": scan.head.url, "complete": scan.head.complete, "sizes": size, "arrays": arrays(scan)}
+        print_json("info", {**document, "document": dump_document(scan.document)})
+        return
+    print_facts(_facts(scan, size))
+    if tree:
+        print_line()
+        print_table(("ARRAY", "SHAPE", "CHUNK", "SHARD", "TYPE"), [_row(entry) for entry in arrays(scan)])
+    if history:
+        print_line()
+        print_table(("TIME", "OPERATION", "SOFTWARE", "INPUTS"), [_step(entry) for entry in scan.document.history])
+    if not scan.head.complete:
+        notify(f"warning: the conversion to {scan.head.url!r} did not finish")
+
+
+def sizes(scan: StoredScan) -> dict[str, Any]:
+    """Bytes of a store and what they amount to; None where an unfinished store does not tell."""
+    from stemstore.store.commit import read_commit
+
+    commit = read_commit(scan.head.storage) if scan.head.complete else None
+    document = scan.document
+    counted = document.profile == "counted"
+    raw = math.prod(document.shape) * (COUNTED_ITEMSIZE if counted else scan.dtype.itemsize)
+    found: dict[str, Any] = {"raw_bytes": raw, "stored_bytes": None, "n_shards": None, "compression_ratio": None}
+    if commit is not None:
+        found |= {"stored_bytes": commit.n_bytes, "n_shards": commit.n_shards}
+        found["compression_ratio"] = raw / max(1, commit.n_bytes)
+    n_events = None if document.counting is None else document.counting.n_events
+    if n_events is not None:
+        recorded = document.frames.valid + document.frames.partial
+        found["events_per_frame"] = n_events / max(1, recorded)
+        found["bits_per_event"] = 8 * commit.n_bytes / max(1, n_events) if commit is not None else None
+    return found
+
+
+def arrays(scan: StoredScan) -> list[dict[str, Any]]:
+    """Describe the arrays of a store, those of an unfinished one as far as they are declared."""
+    from stemstore.store.metadata import parse_array, read_root
+
+    root = read_root(scan.head.storage)
+    listed = (root.get("consolidated_metadata") or {}).get("metadata", {})
+    infos = {path: parse_array(path, node) for path, node in listed.items() if node.get("node_type") == "array"}
+    return [
+        {
+            "path": info.path,
+            "shape": info.shape,
+            "chunk": info.chunk,
+            "shard": info.shard,
+            "dtype": str(info.dtype),
+            "dims": info.dims,
+            "units": info.attributes.get("units"),
+        }
+        for info in ({**scan.head.arrays, **infos}).values()
+    ]
+
+
+def _facts(scan: StoredScan, size: dict[str, Any]) -> list[tuple[str, str]]:
+    document = scan.document
+    frames = {name: number for name, number in document.frames.model_dump().items() if number}
+    rows = [
+        ("store", scan.head.url),
+        ("state", "complete" if scan.head.complete else "not finished"),
+        ("profile", f"{document.profile}, {scan.dtype}"),
+        ("uuid", document.uuid),
+        *((f"axis {axis.name}", _axis_text(axis)) for axis in document.axes),
+        ("frames", ", ".join(f"{number} {name}" for name, number in frames.items())),
+        ("pixels", format_size(size["raw_bytes"])),
+    ]
+    if document.acquisition.flyback_columns:
+        rows.append(("flyback", f"the last {document.acquisition.flyback_columns} columns, hidden when opened"))
+    if size["stored_bytes"] is not None:
+        ratio = f"{size['compression_ratio']:.3g} times smaller"
+        rows.append(("stored", f"{format_size(size['stored_bytes'])} in {size['n_shards']} shards, {ratio}"))
+    for name in ("beam_energy", "semi_convergence_angle", "camera_length", "dwell_time", "scan_rotation"):
+        quantity = getattr(document.acquisition, name)
+        if quantity is not None:
+            rows.append((name.replace("_", " "), f"{quantity.value:g} {quantity.unit} (from {quantity.source})"))
+    return rows + _counting_facts(document.counting, size)
+
+
+def _counting_facts(counting: Any, size: dict[str, Any]) -> list[tuple[str, str]]:
+    if counting is None:
+        return []
+    rows = [("counting rule", counting.rule)]
+    if counting.background_threshold is not None:
+        limits = ", ".join(f"{limit:.4g}" for limit in counting.background_threshold)
+        rows.append(("thresholds", f"background {limits}, X-ray {counting.xray_threshold}"))
+    if counting.n_events is not None:
+        bits = size.get("bits_per_event")
+        coding = "" if bits is None else f", {bits:.3g} bit per electron in all"
+        rows.append(("electrons", f"{counting.n_events}, {size['events_per_frame']:.4g} per frame{coding}"))
+    return rows
+
+
+def _axis_text(axis: Any) -> str:
+    if axis.source is None:
+        return f"{axis.size} pixels, not calibrated"
+    last = axis.origin + axis.step * (axis.size - 1)
+    return f"{axis.size} steps of {axis.step:.4g} {axis.unit}, {axis.origin:.4g} to {last:.4g} (from {axis.source})"
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    extents = (entry[name] for name in ("shape", "chunk", "shard"))
+    return (entry["path"], *("x".join(map(str, shape)) if shape else "-" for shape in extents), entry["dtype"])
+
+
+def _step(entry: Any) -> tuple[str, ...]:
+    software = ", ".join(f"{name} {version}" for name, version in entry.software.items())
+    inputs = ", ".join(source.path for source in entry.inputs[:3])
+    more = f" and {len(entry.inputs) - 3} more" if len(entry.inputs) > 3 else ""  # noqa: PLR2004  # as shown above
+    return (entry.time, entry.operation, software, inputs + more)

@@ -1,0 +1,98 @@
+"""What verbs print: results on standard output, as text for people or as one JSON document; the rest goes elsewhere.
+
+A JSON document is one object with ``schema_version`` and ``verb``. It knows neither NaN nor infinity, which are
+written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+SCHEMA_VERSION = 1
+"""Version of the JSON documents; grows when a key changes its meaning or goes away, not when one is added."""
+
+WIDE = 4096  # columns where no terminal sets a limit, so that a line of a table stays one line for grep
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if hasattr(value, "tolist"):  # NumPy
+        return plain(value.tolist())
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def print_json(verb: str, document: dict[str, Any], file: IO[str] | None = None) -> None:
+    """Print one JSON document."""
+    stream = sys.stdout if file is None else file
+    if stream is None:  # the caller closed the stream
+        return
+    whole = {"schema_version": SCHEMA_VERSION, "verb": verb, **plain(document)}
+    stream.write(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    stream.flush()
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """Make a console on standard output, or on `file`, that prints texts as they are."""
+    from rich.console import Console
+
+    class QuietConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave a closed pipe to the verb, which ends quietly."""
+            raise BrokenPipeError
+
+    stream = sys.stdout if file is None else file
+    on_terminal = stream is not None and stream.isatty()
+    width = None if on_terminal else WIDE
+    return QuietConsole(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_facts(rows: Iterable[tuple[str, str]]) -> None:
+    """Print labels and texts in two columns."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in rows:
+        grid.add_row(label, text)
+    console().print(grid)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table with a head line."""
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def print_line(text: str = "") -> None:
+    """Print a line of a result."""
+    if sys.stdout is not None:
+        sys.stdout.write(text + "\n")
+
+
+def notify(text: str) -> None:
+    """Tell something that is no result."""
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
