@@ -218,7 +218,7 @@ class _Layout:
         return by_exposure.reshape(-1), notes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CountedSource:
     """Events of a counted scan; the file is opened for every read and closed again.
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.config import n_workers
 from stemstore.errors import FormatVersionError, SectorMismatchError, TruncatedFileError
 from stemstore.sources.files import unreadable
 from stemstore.sources.records import open_unbuffered, whole_records
@@ -27,12 +26,18 @@ if TYPE_CHECKING:
 
 HEADER = np.dtype([("scan", "<u4"), ("frame", "<u4"), ("width", "<u2"), ("height", "<u2"), ("x", "<u2"), ("y", "<u2")])
 
-SAMPLED_FILES, SAMPLED_RECORDS = 8, 64
+SAMPLED_FILES, SAMPLED_RECORDS = 8, 16
 """How much is looked at to tell whether a version fits: one wrong record length shows in the second record."""
 
-MAX_SPREAD = 64
-"""Slots per frame that is present, above which the positions cannot be real: even a scan of many exposures that was
-stopped after a few rows stays below, while positions stuck at one value exceed it and would fill the memory."""
+MAJORITY = 0.5
+"""Share of sampled headers that must agree: a foreign scan in between does not matter, a wrong record length does."""
+
+MAX_LOST = 2**25
+"""Sectors that an index may hold although they are not there: 400 MB. Scans of many exposures that were stopped after a
+few rows stay below; positions stuck at one value, or a senseless scan size, would otherwise fill the memory."""
+
+HEADER_THREADS = 16
+"""Files whose headers are read at a time; the threads wait for storage and hardly compute."""
 
 SHOWN = 5
 """Cases named one by one in a report; the rest is counted."""
@@ -167,7 +172,7 @@ def _seek_read(stream: Any, offset: int, size: int) -> bytes:
 def gather(files: Sequence[SectorFile], layout: Layout) -> Records:
     """Read all headers of all files, several files at a time."""
     counts = [file.records(layout)[0] for file in files]
-    with ThreadPoolExecutor(max(1, min(len(files), n_workers()))) as pool:
+    with ThreadPoolExecutor(min(len(files), HEADER_THREADS)) as pool:
         parts = list(pool.map(lambda file, count: read_headers(file, layout, range(count)), files, counts))
     return Records(
         np.concatenate(parts),
@@ -189,17 +194,18 @@ def check_version(files: Sequence[SectorFile], layout: Layout) -> None:
     TruncatedFileError
         A file holds no whole record, under any version.
     """
+    length, folder = layout.record_bytes, str(files[0].path.parent)
     fits, exact = _fit(files, layout)
-    length = layout.record_bytes
-    others = [other for other in LAYOUTS.values() if other.record_bytes != length]
-    good = {other.version: _fit(files, other) for other in others}
-    better = [version for version, (share, whole) in good.items() if share >= 0.5 and (whole or fits < 0.5)]  # noqa: PLR2004 (majority)
-    if better and not (fits >= 0.5 and exact):  # noqa: PLR2004 (majority)
-        msg = (
-            f"the files at {str(files[0].path.parent)!r} do not fit header version {layout.version} (records of "
-            f"{length} bytes), but version {' or '.join(map(str, better))}; pass version={better[-1]}"
-        )
-        raise FormatVersionError(msg, found=better, expected=layout.version)
+    if not (fits >= MAJORITY and exact):
+        others = [other for other in LAYOUTS.values() if other.record_bytes != length]
+        good = {other.version: _fit(files, other) for other in others}
+        better = [v for v, (share, whole) in good.items() if share >= MAJORITY and (whole or fits < MAJORITY)]
+        if better:
+            msg = (
+                f"the files at {folder!r} do not fit header version {layout.version} (records of {length} bytes), "
+                f"but version {' or '.join(map(str, better))}; pass version={better[-1]}"
+            )
+            raise FormatVersionError(msg, found=better, expected=layout.version)
     for file in files:
         if file.size < length:
             msg = (
@@ -207,9 +213,9 @@ def check_version(files: Sequence[SectorFile], layout: Layout) -> None:
                 "leave it out or copy it again"
             )
             raise TruncatedFileError(msg, url=str(file.path), found=file.size, expected=length)
-    if fits < 0.5:  # noqa: PLR2004 (majority)
+    if fits < MAJORITY:
         msg = (
-            f"the record headers in {str(files[0].path.parent)!r} contradict each other under every known version "
+            f"the record headers in {folder!r} contradict each other under every known version "
             f"({', '.join(map(str, LAYOUTS))}); check that these are 4D Camera files and that they are complete"
         )
         raise FormatVersionError(msg, expected=list(LAYOUTS))
@@ -344,13 +350,13 @@ def build_index(
     warnings = _report_duplicates(records, files, slot, kept)
     exposure = _rank(position[first])
     exposures = int(exposure.max()) + 1
-    if exposures > 1 and exposures * n_positions > MAX_SPREAD * len(frames):
+    if exposures * n_positions * layout.n_modules > MAX_LOST + 2 * len(slot):
         msg = (
-            f"{exposures} frames claim one scan position while {len(frames)} frames were found for {n_positions} "
-            "positions; "
-            "the positions in the headers look broken, check them or state scan_shape=(rows, columns)"
+            f"the headers state a scan of {n_positions} positions and up to {exposures} frames at one of them, but "
+            f"only {len(frames)} frames were found; the headers look broken, state scan_shape=(rows, columns) or try "
+            "swap_xy=True"
         )
-        raise SectorMismatchError(msg, found=exposures, expected=1)
+        raise SectorMismatchError(msg, found=len(frames), expected=exposures * n_positions)
     flat = exposure * n_positions + position[first]
     file_of = np.full((exposures * n_positions, layout.n_modules), -1, dtype=np.int32)
     offset_of = np.full(file_of.shape, -1, dtype=np.int64)

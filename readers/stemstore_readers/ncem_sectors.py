@@ -243,7 +243,7 @@ class NcemSectors:
         return SectorSource(name, scan_shape, metadata, self.layout, paths, sectors.file, sectors.offset)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SectorSource:
     """Frames of one 4D Camera scan, assembled from their sectors when they are read.
 

@@ -145,7 +145,7 @@ class Npy:
         return metadata, identity(self.name, described, scan_shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FortranSource:
     """Frames of an array in Fortran order, gathered pixel by pixel from a mapping that lives for one call."""
 

@@ -163,7 +163,7 @@ def _read_some(file: io.FileIO, vectors: list[memoryview], offset: int) -> int:
     return total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordSource:
     """Frames of a scan that lie at a fixed stride in one file or in a series of files.
 

@@ -173,12 +173,13 @@ def test_truncated_last_record(tmp_path):
     assert not source.read_frames(5, 6)[0, 432:].any()
 
 
-def test_file_without_a_whole_record(tmp_path):
-    """A file shorter than one record is refused by name."""
+@pytest.mark.parametrize("size", [0, 1000])
+def test_file_without_a_whole_record(tmp_path, size):
+    """A file shorter than one record, an empty one included, is refused by name."""
     last = SectorScan().write(tmp_path)[-1]
-    last.write_bytes(last.read_bytes()[:1000])
+    last.write_bytes(last.read_bytes()[:size])
     with pytest.raises(
-        TruncatedFileError, match=r"module3_000\.data' has 1000 bytes and holds no whole record of 165904"
+        TruncatedFileError, match=rf"module3_000\.data' has {size} bytes and holds no whole record of 165904"
     ):
         NcemSectors()(str(tmp_path))
 
@@ -274,12 +275,36 @@ def test_sectors_of_one_frame_disagree(tmp_path):
 def test_positions_stuck_at_zero(tmp_path):
     """Headers that all state one position are refused instead of filling the memory with empty exposures."""
     blank = bytes(RECORD - 16)
-    scan = SectorScan(shape=(100, 100))
+    scan = SectorScan(shape=(3000, 3000))
     for module in range(4):
         records = [scan.header(number, 0, 0) + blank for number in range(3)]
         (tmp_path / f"data_scan15_module{module}.data").write_bytes(b"".join(records))
-    with pytest.raises(SectorMismatchError, match="3 frames claim one scan position"):
+    with pytest.raises(SectorMismatchError, match="9000000 positions and up to 3 frames at one of them, but only 3"):
         NcemSectors()(str(tmp_path))
+
+
+def test_scan_of_many_exposures_that_was_stopped(tmp_path):
+    """Three exposures of the first position of a 128 x 128 scan are a scan whose other frames are missing."""
+    blank = bytes(RECORD - 16)
+    scan = SectorScan(shape=(128, 128))
+    for module in range(4):
+        records = [scan.header(number, 0, 0) + blank for number in range(3)]
+        (tmp_path / f"data_scan15_module{module}.data").write_bytes(b"".join(records))
+    source = NcemSectors()(str(tmp_path))
+    assert source.scan_shape == (3, 128, 128)
+    assert np.flatnonzero(source.validity).tolist() == [0, 128 * 128, 2 * 128 * 128]
+
+
+def test_headers_disagree_about_the_scan_size(tmp_path):
+    """Records that state different scan sizes are refused with both; a stated size settles it."""
+    scan = SectorScan()
+    first = scan.write(tmp_path)[0]
+    content = bytearray(first.read_bytes())
+    content[2 * RECORD : 2 * RECORD + 16] = replace(scan, shape=(2, 4)).header(2, 0, 2)
+    first.write_bytes(content)
+    with pytest.raises(SectorMismatchError, match=r"record 2 states a scan of 2 rows and 4 columns, .* 2 rows and 3"):
+        NcemSectors()(str(tmp_path))
+    assert NcemSectors(scan_shape=(2, 3))(str(tmp_path)).validity is None
 
 
 def test_duplicate_record(tmp_path):
