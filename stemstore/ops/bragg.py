@@ -127,6 +127,13 @@ def find_disks(
     -----
     Method: see `stemstore.kernels.correlation` and `stemstore.kernels.disks`. Memory per thread: one decoded piece of
     the scan, about six frames in single precision, and the lists (16 bytes per entry).
+
+    Examples
+    --------
+    >>> import stemstore
+    >>> ds = stemstore.open("scan_42.zarr")  # doctest: +SKIP
+    >>> disks = find_disks(ds, radius=8)  # doctest: +SKIP
+    >>> disks.n_disks.compute()  # doctest: +SKIP
     """
     import xarray as xr
 

@@ -112,10 +112,10 @@ def test_diffuse_scattering_has_no_disks() -> None:
         assert np.all(np.abs(disks[:, :2] - 127.5) < 2 * RADIUS)
 
 
-@pytest.mark.parametrize("value", [0, 7, 0.1, -3.3, 2.5e9])
+@pytest.mark.parametrize("value", [0, 7, 0.1, -3.3, 2.5e9, np.nan])
 @pytest.mark.parametrize("shape", [(64, 64), (61, 67)])
 def test_constant_frames_have_no_disks(value: float, shape: tuple[int, int]) -> None:
-    """Zeros and any constant give an empty list, also where the transform is enlarged."""
+    """Zeros, any constant and nothing but missing pixels give an empty list, also where the transform is enlarged."""
     assert len(find(np.full(shape, value), plan_disks(shape, radius=5))) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -14,7 +15,35 @@ from stemstore.errors import InputError
 from stemstore.kernels.contract import DetectorRegion
 from stemstore.kernels.correlation import disk
 from stemstore.kernels.disk_plan import plan_disks
+from stemstore.ops.blocks import explain
 from stemstore.ops.bragg import DiskKernel, find_disks
+from stemstore.scan.lazy import ScanArray
+from stemstore.selection import Selection
+
+
+class MemorySource:
+    """A scan source over an array, which streams five frames at a time."""
+
+    partition, chunk, uuid = (2, 3), (1, 2), "memory"
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self.counts, self.shape, self.dtype = counts, counts.shape, counts.dtype
+
+    def read(self, selection: Selection) -> np.ndarray:
+        """Read the selected pixels."""
+        return self.counts[np.ix_(*selection.axes)].reshape(selection.shape)
+
+    def run(self, selection: Selection, kernel: DiskKernel, prepared: Any, keep: np.ndarray | None = None) -> Any:
+        """Stream the selected positions through a kernel."""
+        frames = self.counts.reshape(-1, *self.shape[-2:])
+        positions = selection.flat_positions()
+        out = kernel.allocate(len(positions), self.dtype, DetectorRegion.of(selection))
+        wanted = np.arange(len(positions)) if keep is None else np.flatnonzero(keep)
+        for place in np.array_split(wanted, range(5, len(wanted), 5)):
+            block = frames[positions[place]]
+            kernel.frames(block, np.arange(len(place)), out, place, prepared)
+        return out
+
 
 CENTRES = ((40.0, 40.0), (60.3, 20.2), (20.0, 61.7))
 SHAPE = (96, 80)
@@ -79,6 +108,20 @@ def test_result_does_not_depend_on_chunks(scan: xr.Dataset, disks: xr.Dataset, c
     """Any chunking, the detector axes included, gives the same numbers to the last bit."""
     lazy = scan.chunk(dict(zip(("y", "x", "ky", "kx"), chunks, strict=True)))
     xr.testing.assert_identical(find_disks(lazy, radius=6).compute(), disks)
+
+
+def test_streaming_gives_the_same_disks(scan: xr.Dataset) -> None:
+    """A selection of a source, streamed, and the same pixels in memory have the same disks."""
+    counts = scan.intensity.values
+    array = ScanArray(MemorySource(counts), Selection.full(counts.shape))
+    lazy = xr.DataArray(array, dims=scan.intensity.dims, coords=scan.coords)
+    part = {"y": slice(None, None, -1), "x": [3, 0, 2], "ky": slice(4, 92)}
+    roi = np.ones((3, 3), bool)
+    roi[1, 1] = False
+    assert explain(lazy.isel(part)).startswith("fused")
+    streamed, plain = (find_disks(a.isel(part), radius=6, roi=roi).compute() for a in (lazy, scan.intensity))
+    xr.testing.assert_identical(streamed, plain)
+    assert streamed.n_disks.values[0].tolist() == [3, 3, 3]
 
 
 def test_axis_order_does_not_matter(scan: xr.Dataset, disks: xr.Dataset) -> None:
