@@ -154,7 +154,7 @@ class StoredFrames:
 
     def _drive(self, selection: Selection, keep: BoolArray | None, consume: Consume) -> None:
         """Decode each touched chunk once, and show its frames with the wanted ones and their places."""
-        self.head.check_fresh()
+        self.head.check_selection(selection)
         pieces = self._pieces(selection, keep)
         grid = self._array.per_shard
         tiles = list(itertools.product(*(range(n) for n in grid[-2:])))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from stemstore.errors import NotFoundError, StaleStoreError
+from stemstore.errors import InputError, NotFoundError, StaleStoreError
 from stemstore.store.commit import COMMIT
+from stemstore.store.journal import PLAN
 from stemstore.store.maps import read_map
 from stemstore.store.metadata import VALID, parse_document, read_root
 
 if TYPE_CHECKING:
     from stemstore._types import Array
+    from stemstore.selection import Selection
     from stemstore.store.journal import JournalView
     from stemstore.store.metadata import ArrayInfo
     from stemstore.store.urls import Storage
@@ -44,7 +46,8 @@ class StoreHead:
         self.document = document
         self.arrays = arrays
         self.journal = journal
-        self._stamp = storage.stamp(COMMIT)
+        self._watched = COMMIT if journal is None else PLAN
+        self._stamp = storage.stamp(self._watched)
         self._small: dict[str, Array] = {}
         self._lock = threading.Lock()
 
@@ -78,6 +81,21 @@ class StoreHead:
                 self._small[path] = values
             return self._small[path]
 
+    def check_selection(self, selection: Selection) -> None:
+        """Make sure that a selection was made for this scan, and that the scan is still there.
+
+        Raises
+        ------
+        InputError
+            It selects from an array of another shape.
+        StaleStoreError
+            As for `check_fresh`.
+        """
+        if selection.stored != self.document.shape:
+            msg = f"the selection is of an array {selection.stored}, the scan '{self.url}' is {self.document.shape}"
+            raise InputError(msg, found=selection.stored, expected=self.document.shape)
+        self.check_fresh()
+
     def check_fresh(self) -> None:
         """Make sure that nobody has put another store in this place.
 
@@ -88,7 +106,7 @@ class StoreHead:
         StaleStoreError
             The place holds another store now, or none.
         """
-        stamp = self.storage.stamp(COMMIT)
+        stamp = self.storage.stamp(self._watched)
         if stamp == self._stamp:
             return
         try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from stemstore.errors import CorruptDataError
+from stemstore.errors import CorruptDataError, InputError
 from stemstore.selection import flatten
 from stemstore.store.codecs import checksum
 from stemstore.store.layout import CountedLayout, Layout, dump_layout, load_layout
@@ -51,6 +51,24 @@ class PartitionRecords:
     maps: dict[str, Array] = field(default_factory=dict)
     sums: dict[str, Array] = field(default_factory=dict)
     maxima: dict[str, Array] = field(default_factory=dict)
+
+    def check(self, n_positions: int, frame_shape: tuple[int, ...]) -> None:
+        """Make sure that the records fit a partition.
+
+        Raises
+        ------
+        InputError
+            A record has another shape than its kind needs.
+        """
+        states = {} if self.valid is None else {"valid": self.valid}
+        for name, values in {**states, **self.maps}.items():
+            if len(values) != n_positions or values.ndim not in ((1,) if name == "valid" else (1, 3)):
+                msg = f"record {name!r} has shape {values.shape}, expected a value or image for each of {n_positions}"
+                raise InputError(msg, key=name, found=values.shape, expected=n_positions)
+        for name, values in {**self.sums, **self.maxima}.items():
+            if values.shape != frame_shape:
+                msg = f"record {name!r} has shape {values.shape}, expected that of the detector, {frame_shape}"
+                raise InputError(msg, key=name, found=values.shape, expected=frame_shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +184,9 @@ class EntryFile:
         """One array of the entry, or None where it has no such."""
         return self._arrays[name] if name in self._arrays.files else None
 
-    def shape(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and type of one array."""
-        values = self._arrays[name]
-        return values.shape, values.dtype
+    def array(self, name: str) -> Array:
+        """One array that the entry has."""
+        return self._arrays[name]
 
 
 def entered(storage: Storage) -> list[int]:

@@ -54,7 +54,7 @@ class LocalStorage:
         path = self._path(key)
         temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             n_bytes = _write_durably(temporary, parts)
             temporary.replace(path)
             sync_folder(path.parent)
@@ -117,6 +117,15 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return "absent"
         return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of them durable."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

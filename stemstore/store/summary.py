@@ -171,9 +171,7 @@ def _collect(
 
         def load(partition: int = partition) -> tuple[Array, int]:
             with EntryFile(storage, partition) as found:
-                values = found.get(name)
-            if values is None:
-                raise _lacking(partition, name)
+                values = found.array(name)
             return values, values.nbytes
 
         here = np.flatnonzero(homes[grid] == partition)
@@ -188,21 +186,19 @@ def _place_maps(whole: Assembled, found: EntryFile, where: Int64Array, *, first:
     if not first and known != set(names):
         raise _lacking(found.entry.partition, ", ".join(sorted(known ^ set(names))))
     for name in names:
-        shape, dtype = found.shape(f"maps/{name}")
-        if len(shape) > 1:
-            whole.binned[name] = ((shape[1], shape[2]), dtype)
+        if name in whole.binned:
             continue
-        image = whole.maps.setdefault(name, np.zeros(whole.valid.shape, dtype))
-        values = found.get(f"maps/{name}")
-        if values is not None:
-            image[where] = values
+        values = found.array(f"maps/{name}")
+        if values.ndim > 1:
+            whole.binned[name] = ((values.shape[1], values.shape[2]), values.dtype)
+            continue
+        whole.maps.setdefault(name, np.zeros(whole.valid.shape, values.dtype))[where] = values
 
 
 def _merge(into: dict[str, Array], found: EntryFile, kind: str, combine: np.ufunc) -> None:
     for name in found.names(kind):
-        values = found.get(f"{kind}/{name}")
-        if values is not None:
-            into[name] = combine(into[name], values) if name in into else values
+        values = found.array(f"{kind}/{name}")
+        into[name] = combine(into[name], values) if name in into else values
 
 
 def _attributes(name: str, given: dict[str, dict[str, Any]]) -> dict[str, Any]:

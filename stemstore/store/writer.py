@@ -179,10 +179,12 @@ class StoreWriter:
                 f"expected {shape} {layout.dtype}; read the frames of layout.partitions[{index}]"
             )
             raise InputError(msg, partition=index, found=frames.shape, expected=shape)
+        records = records or PartitionRecords()
+        records.check(int(np.prod(shape[:-2])), shape[-2:])
         key = "/".join([INTENSITY, "c", *map(str, layout.place(index))])
         storage = open_storage(self.working)
         sizes, checksums = _put_shard(storage, key, encode_shard(chunk_bytes(frames.reshape(shape), layout)))
-        write_entry(storage, Entry(index, self.uuid, sizes, checksums), records or PartitionRecords())
+        write_entry(storage, Entry(index, self.uuid, sizes, checksums), records)
 
     def write_events(
         self,
@@ -213,6 +215,9 @@ class StoreWriter:
             msg = f"the store '{self.url}' is dense; use write_frames"
             raise InputError(msg, url=self.url)
         check_blocks(layout, index, blocks)
+        records = records or PartitionRecords()
+        start, stop = layout.partition(index)
+        records.check(stop - start, layout.frame_shape)
         width = layout.slots_per_chunk
         columns = max(max(1, -(-len(gap) // width)) for gap, _ in blocks)
         storage = open_storage(self.working)
@@ -234,7 +239,7 @@ class StoreWriter:
             n_events=sum(int(np.count_nonzero(gap != ESCAPE)) for gap, _ in blocks),
         )
         slots = np.concatenate([slots for _, slots in blocks]).astype(np.uint32)
-        write_entry(storage, entry, records or PartitionRecords(), slots)
+        write_entry(storage, entry, records, slots)
 
     def finalise(
         self,

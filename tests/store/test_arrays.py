@@ -308,3 +308,9 @@ def test_frames_that_do_not_fit_are_refused(tmp_path, make_document, small_layou
     with pytest.raises(InputError, match="use write_frames"):
         writer.write_events(0, [])
     assert writer.finished() == set()
+
+
+def test_selection_of_another_scan_is_refused(stored):
+    """A selection made for another shape is not silently applied."""
+    with pytest.raises(InputError, match=r"the selection is of an array \(3, 4, 6, 5\)"):
+        stored.read(Selection.full((3, 4, 6, 5)))

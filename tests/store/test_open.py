@@ -14,6 +14,7 @@ from stemstore.errors import (
     CorruptDataError,
     FormatVersionError,
     NotFoundError,
+    StaleStoreError,
     UnknownFormatError,
 )
 from stemstore.selection import Selection
@@ -167,6 +168,17 @@ def test_unfinished_dense_store_opens_on_request(tmp_path, data, make_document, 
     expected[part], valid[part] = data[part], state
     np.testing.assert_array_equal(scan.read(Selection.full(SHAPE)), expected)
     np.testing.assert_array_equal(scan.validity, valid.reshape(-1))
+
+
+def test_unfinished_store_that_was_finished_meanwhile(tmp_path, data, make_document, small_layout):
+    """A scan opened unfinished does not read zeros after its folder got the final name."""
+    writer = StoreWriter.init(tmp_path / "scan.zarr", make_document(SHAPE), small_layout(data))
+    scan = open_store(writer.working, allow_incomplete=True)
+    for number, part in enumerate(writer.layout.partitions):
+        writer.write_frames(number, data[part])
+    writer.finalise()
+    with pytest.raises(StaleStoreError, match="is gone; open it again"):
+        scan.read(Selection.full(SHAPE))
 
 
 def test_unfinished_counted_store_opens_on_request(tmp_path, make_document):

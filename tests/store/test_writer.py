@@ -165,6 +165,23 @@ def test_partitions_with_other_records_are_refused(begin, data):
         writer.finalise()
 
 
+@pytest.mark.parametrize(
+    ("records", "name"),
+    [
+        (PartitionRecords(np.zeros(3, np.uint8)), "valid"),
+        (PartitionRecords(maps={"total": np.zeros(5)}), "total"),
+        (PartitionRecords(maps={"curve": np.zeros((16, 2))}), "curve"),
+        (PartitionRecords(sums={"sum": np.zeros((3, 3))}), "sum"),
+    ],
+)
+def test_records_that_do_not_fit_are_refused(begin, data, records, name):
+    """A record of another shape is named before the shard is written."""
+    writer = begin()
+    with pytest.raises(InputError, match=f"record '{name}' has shape"):
+        writer.write_frames(0, data[writer.layout.partitions[0]], records)
+    assert writer.finished() == set()
+
+
 def test_further_arrays_and_final_document(begin, data):
     """Calibration arrays and the history that only the end knows are stored."""
     writer = begin()
