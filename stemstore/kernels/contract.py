@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, Int64Array, UInt16Array
+    import sparse
+
+    from stemstore._types import Array, Int64Array, UInt16Array, UInt32Array
     from stemstore.selection import Index, Selection
 
 
@@ -85,20 +87,52 @@ class DetectorRegion:
         ]
 
 
-class Kernel(Protocol):
-    """One operation on frames or events.
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Electron events of consecutive frames in compressed-row form.
 
     Attributes
     ----------
-    reduces
-        ``"detector"``: one output row per scan position. ``"scan"``: one output for all positions of a piece of work;
-        partial outputs are merged with `combine`.
-    combine
-        NumPy ufunc that merges partial outputs of a ``"scan"`` kernel (``np.add`` or ``np.maximum``).
+    indptr : shape (n_frames + 1,)
+        Frame i owns ``indices[indptr[i]:indptr[i + 1]]``.
+    indices : shape (n_events,)
+        Flat detector index ``ky * frame_shape[1] + kx``; an index repeats when several electrons hit one pixel.
+    frame_shape
+        Detector rows and columns.
     """
 
-    reduces: Literal["detector", "scan"]
-    combine: np.ufunc
+    indptr: Int64Array
+    indices: UInt32Array
+    frame_shape: tuple[int, int]
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames, empty ones included."""
+        return len(self.indptr) - 1
+
+    def to_sparse(self) -> sparse.GCXS:
+        """View the events as a ``sparse.GCXS`` of shape (frames, ky * kx) without copying indices or indptr."""
+        import sparse
+
+        n_pixels = self.frame_shape[0] * self.frame_shape[1]
+        ones = np.broadcast_to(np.uint8(1), self.indices.shape)
+        return sparse.GCXS((ones, self.indices, self.indptr), shape=(self.n_frames, n_pixels), compressed_axes=(0,))
+
+
+class Kernel(Protocol):
+    """One operation on frames or events."""
+
+    @property
+    def reduces(self) -> Literal["detector", "scan"]:
+        """What the operation takes away.
+
+        ``"detector"``: one output row per scan position. ``"scan"``: one output for all positions of a piece of work;
+        partial outputs are merged with `combine`.
+        """
+
+    @property
+    def combine(self) -> np.ufunc:
+        """NumPy ufunc that merges partial outputs of a ``"scan"`` kernel (``np.add`` or ``np.maximum``)."""
 
     def prepare(self, region: DetectorRegion) -> Any:
         """Turn the operation's weights into plain arrays on the stored detector."""

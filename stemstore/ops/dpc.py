@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from stemstore.ops.detectors import Detector
 
 Boundary = Literal["mirror", "periodic", "zero"]
+Descan = Literal["constant", "none"]
 BOUNDARIES = ("mirror", "periodic", "zero")
+DESCANS = ("constant", "none")
 
 
 def dpc(
@@ -32,6 +34,7 @@ def dpc(
     mask: Detector | Any | None = None,
     rotation: float = 0.0,
     transpose: bool = False,
+    descan: Descan = "constant",
     boundary: Boundary = "mirror",
     high_pass: float | None = None,
 ) -> xr.Dataset:
@@ -47,6 +50,9 @@ def dpc(
         Angle by which detector vectors are turned, row towards column positive, to be parallel to the scan axes.
     transpose
         Swap the two components before the rotation.
+    descan
+        ``"constant"`` takes the mean off both components, because the optic axis is seldom known to a fraction of the
+        deflection; a real slope of the phase goes with it. ``"none"`` trusts the calibrated centre.
     boundary
         ``"mirror"`` for an ordinary field of view, ``"periodic"`` for a scan that wraps around, ``"zero"`` padding.
     high_pass : unit cycles per field of view
@@ -55,7 +61,7 @@ def dpc(
     Returns
     -------
     dataset : dims (y, x), lazy
-        ``phase`` (rad, mean zero), ``com_y`` and ``com_x`` (1/angstrom, transformed, mean removed),
+        ``phase`` (rad, mean zero), ``com_y`` and ``com_x`` (1/angstrom, transformed, descan removed),
         ``dcom`` (divergence of the centre of mass; negative at atoms).
 
     Raises
@@ -73,16 +79,17 @@ def dpc(
     import dask.array as da
     import xarray as xr
 
-    if boundary not in BOUNDARIES:
-        msg = f"boundary {boundary!r} is not known; use one of {BOUNDARIES}"
-        raise InputError(msg, found=boundary)
+    for key, value, known in (("boundary", boundary, BOUNDARIES), ("descan", descan, DESCANS)):
+        if value not in known:
+            msg = f"{key} {value!r} is not known; use one of {known}"
+            raise InputError(msg, key=key, found=value, expected=known)
     com = _momentum(scan, mask)
     steps = _steps(com["com_y"])
-    solver = Integration(steps, rotation, transpose, boundary, high_pass)
+    solver = Integration(steps, rotation, transpose, descan, boundary, high_pass)
     stack = da.stack([da.asarray(com["com_y"].data), da.asarray(com["com_x"].data)])
     data = stack.rechunk(-1).map_blocks(solver, chunks=((4,), *((n,) for n in stack.shape[1:])), dtype=np.float64)
     like = com["com_y"]
-    attrs = {"rotation_deg": rotation, "transpose": int(transpose), "boundary": boundary}
+    attrs = {"rotation_deg": rotation, "transpose": int(transpose), "descan": descan, "boundary": boundary}
     line = parameters_text("dpc", **attrs, high_pass=high_pass)
     history = "\n".join([com["com_y"].attrs.get("history", ""), line]).strip()
     units = {"phase": "rad", "com_y": "1/angstrom", "com_x": "1/angstrom", "dcom": "1/angstrom/nm"}
@@ -107,14 +114,15 @@ class Integration:
     steps: tuple[float, float]
     rotation: float
     transpose: bool
+    descan: Descan
     boundary: Boundary
     high_pass: float | None
 
     def __call__(self, stack: FloatArray) -> FloatArray:
         """Take (2, y, x) in 1/angstrom, give (4, y, x): phase in rad, com_y, com_x, divergence."""
         vector = rotate(np.asarray(stack, np.float64), self.rotation, transpose=self.transpose)
-        mean = np.nanmean(vector, axis=(-2, -1), keepdims=True) if np.isfinite(vector).any() else 0.0
-        vector = vector - mean
+        if self.descan == "constant" and np.isfinite(vector).any():
+            vector = vector - np.nanmean(vector, axis=(-2, -1), keepdims=True)
         filled = np.nan_to_num(vector)
         # steps in nm, momenta in 1/angstrom: 2 pi k is rad/angstrom, ten of them in a nm
         phase = integrate(10 * 2 * np.pi * filled, self.steps, boundary=self.boundary, high_pass=self.high_pass)

@@ -6,16 +6,17 @@ implementation keeps them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import sparse
+from stemstore.kernels.contract import Events
 
-    from stemstore._types import Array, Int64Array, UInt32Array
+if TYPE_CHECKING:
+    from stemstore._types import Array
     from stemstore_schemas import SourceMetadata
+
+__all__ = ["MISSING", "PARTIAL", "VALID", "EventSource", "Events", "FrameSource", "Reader", "Source"]
 
 MISSING, PARTIAL, VALID = 0, 1, 2
 """State of a frame in a validity array: nothing was recorded, some sectors were lost, complete."""
@@ -66,38 +67,6 @@ class FrameSource(Protocol):
         IndexError
             The range leaves the scan.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """Electron events of consecutive frames in compressed-row form.
-
-    Attributes
-    ----------
-    indptr : shape (n_frames + 1,)
-        Frame i owns ``indices[indptr[i]:indptr[i + 1]]``.
-    indices : shape (n_events,)
-        Flat detector index ``ky * frame_shape[1] + kx``; an index repeats when several electrons hit one pixel.
-    frame_shape
-        Detector rows and columns.
-    """
-
-    indptr: Int64Array
-    indices: UInt32Array
-    frame_shape: tuple[int, int]
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames, empty ones included."""
-        return len(self.indptr) - 1
-
-    def to_sparse(self) -> sparse.GCXS:
-        """View the events as a ``sparse.GCXS`` of shape (frames, ky * kx) without copying indices or indptr."""
-        import sparse
-
-        n_pixels = self.frame_shape[0] * self.frame_shape[1]
-        ones = np.broadcast_to(np.uint8(1), self.indices.shape)
-        return sparse.GCXS((ones, self.indices, self.indptr), shape=(self.n_frames, n_pixels), compressed_axes=(0,))
 
 
 @runtime_checkable

@@ -61,6 +61,16 @@ def test_phase_comes_out_in_radians():
     np.testing.assert_allclose(result.dcom.values[inside], expected[inside], rtol=0.02, atol=1e-5)
 
 
+def test_known_optic_axis_keeps_the_slope_of_the_phase():
+    """Without descan removal a ramp is integrated; with it the ramp is gone."""
+    slope = np.stack([np.full((16, 16), 0.3), np.zeros((16, 16))])
+    kept = stemstore.dpc(com_dataset(slope), descan="none").phase.values
+    removed = stemstore.dpc(com_dataset(slope)).phase.values
+    np.testing.assert_allclose(removed, 0, atol=1e-12)
+    expected = 0.3 * STEP[0] * (np.arange(16) - 7.5)[:, None] * np.ones(16)
+    np.testing.assert_allclose(kept, expected, atol=0.2 * STEP[0])
+
+
 def test_phase_scales_with_scan_and_detector_steps(dataset_of, counts):
     """Twice the scan step, or twice the detector step, gives twice the phase."""
 
@@ -127,3 +137,5 @@ def test_single_rows_and_unknown_boundaries_are_refused(dataset_of, counts):
         stemstore.dpc(ds)
     with pytest.raises(InputError, match="mirror"):
         stemstore.dpc(ds, boundary="reflect")
+    with pytest.raises(InputError, match="constant"):
+        stemstore.dpc(ds, descan="plane")

@@ -1,0 +1,147 @@
+"""Pictures of the demonstration: images with scale bars, patterns with detectors, phases beside the truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemstore.errors import OptionalDependencyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+    from stemstore._types import Array
+
+DPI = 110
+NICE = (1, 2, 5)
+
+
+def pyplot() -> Any:
+    """Give matplotlib without a display.
+
+    Raises
+    ------
+    OptionalDependencyError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        msg = "pictures need matplotlib, which is not installed; run: pip install 'stemstore[view]'"
+        raise OptionalDependencyError(msg, package="matplotlib") from error
+    return Figure
+
+
+def save_images(path: Path, images: dict[str, Any], *, step: tuple[float, str], cmap: str = "gray") -> Path:
+    """Draw maps of the scan side by side with one scale bar each.
+
+    Parameters
+    ----------
+    path
+        PNG to write.
+    images
+        Title and array (y, x); dict order is left to right.
+    step
+        Size of a pixel and its unit.
+    """
+    figure = pyplot()(figsize=(3.1 * len(images), 3.3), dpi=DPI, layout="constrained")
+    for axes, (title, image) in zip(np.atleast_1d(figure.subplots(1, len(images))), images.items(), strict=True):
+        shown = axes.imshow(np.asarray(image), cmap=cmap)
+        bar = figure.colorbar(shown, ax=axes, shrink=0.8)
+        bar.ax.tick_params(labelsize=7)
+        add_scale_bar(axes, np.shape(image)[1], *step)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    figure.savefig(path)
+    return path
+
+
+def save_vectors(path: Path, com: xr.Dataset, truth: Array, *, step: tuple[float, str]) -> Path:
+    """Draw measured and true deflections as colours: hue is the direction, brightness the length.
+
+    Parameters
+    ----------
+    com
+        With ``com_y`` and ``com_x``.
+    truth : shape (y, x, 2)
+        Known deflection, same unit.
+    """
+    measured = np.stack([com.com_y.values, com.com_x.values], axis=-1)
+    longest = float(np.quantile(np.hypot(*np.moveaxis(truth, -1, 0)), 0.995))
+    figure = pyplot()(figsize=(7.6, 3.3), dpi=DPI, layout="constrained")
+    panels = {"centre of mass (counted)": measured, "phase gradient (truth)": truth, "direction": _wheel(longest)}
+    for axes, (title, field) in zip(figure.subplots(1, 3, width_ratios=[3, 3, 1]), panels.items(), strict=True):
+        axes.imshow(vector_colours(field, longest))
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+        if title != "direction":
+            add_scale_bar(axes, field.shape[1], *step)
+    figure.savefig(path)
+    return path
+
+
+def save_pattern(path: Path, pattern: xr.DataArray, rings: dict[str, tuple[float, str]], disks: xr.Dataset) -> Path:
+    """Draw the mean pattern with detectors, and one summed pattern with the disks that were found.
+
+    Parameters
+    ----------
+    pattern
+        Mean pattern (ky, kx) with calibrated axes.
+    rings
+        Name, radius in pixels and colour of circles around the optic axis.
+    disks
+        One group: ``disk_ky_pixel``, ``disk_kx_pixel`` and the pattern itself as ``pattern``.
+    """
+    from matplotlib.patches import Circle
+
+    figure = pyplot()(figsize=(9.2, 4.5), dpi=DPI, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    step = abs(float(pattern.kx[1] - pattern.kx[0])), str(pattern.kx.attrs["units"])
+    middle = [(n - 1) / 2 for n in pattern.shape]
+    left.imshow(np.log1p(100 * pattern.values), cmap="magma")
+    for name, (radius, colour) in rings.items():
+        left.add_patch(Circle(middle[::-1], radius, fill=False, color=colour, lw=1.2, label=name))
+    left.legend(fontsize=7, loc="upper right")
+    left.set_title("mean pattern (log) and detectors", fontsize=9)
+    right.imshow(np.log1p(disks.pattern.values), cmap="magma")
+    right.plot(disks.disk_kx_pixel, disks.disk_ky_pixel, "c+", ms=9, mew=1.4)
+    right.set_title("summed pattern (log) and disks found", fontsize=9)
+    for axes in (left, right):
+        add_scale_bar(axes, pattern.shape[1], *step)
+        axes.set_axis_off()
+    figure.savefig(path)
+    return path
+
+
+def add_scale_bar(axes: Any, n_pixels: int, step: float, unit: str) -> None:
+    """Draw a bar of a round length, about a quarter of the image wide, with its length written above."""
+    wanted = n_pixels * step / 4
+    power = 10.0 ** np.floor(np.log10(wanted))
+    length = max((n * power for n in NICE if n * power <= wanted), default=power)
+    left, bottom = 0.05 * n_pixels, axes.get_ylim()[0] * 0.95
+    axes.plot([left, left + length / step], [bottom, bottom], color="white", lw=3, solid_capstyle="butt")
+    axes.plot([left, left + length / step], [bottom, bottom], color="black", lw=1, solid_capstyle="butt")
+    text = axes.text(left, bottom - 0.03 * n_pixels, f"{length:g} {unit}", color="white", fontsize=8)
+    text.set_bbox({"facecolor": "black", "alpha": 0.5, "pad": 1, "edgecolor": "none"})
+
+
+def vector_colours(field: Array, longest: float) -> Array:
+    """Colours of a vector field of shape (y, x, 2): hue by direction, brightness by length, NaN grey."""
+    from matplotlib.colors import hsv_to_rgb
+
+    row, column = field[..., 0], field[..., 1]
+    hue = (np.arctan2(row, column) / (2 * np.pi)) % 1.0
+    value = np.clip(np.hypot(row, column) / longest, 0, 1)
+    colours = hsv_to_rgb(np.nan_to_num(np.stack([hue, np.full_like(hue, 0.9), value], axis=-1)))
+    colours[~np.isfinite(row)] = 0.5
+    return colours
+
+
+def _wheel(longest: float, size: int = 65) -> Array:
+    row, column = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j] * longest
+    field = np.stack([row, column], axis=-1)
+    field[np.hypot(row, column) > longest] = 0
+    return field
