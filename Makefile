@@ -1,0 +1,66 @@
+# What a person types. On a fresh machine Python 3.11 and make are enough: every target makes .venv and installs
+# what it needs, once; a later call is fast until pyproject.toml changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+DEMO ?= demo_output
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: demo test test-all lint docs notebooks benchmark format clean help
+
+demo: $(VENV)/installed-view ## make a synthetic scan, analyse it, write a report (needs no data)
+	$(BIN)/stemstore demo --output $(DEMO)
+	@echo "report: $(CURDIR)/$(DEMO)/report.html"
+
+test: lint ## linters, types, import contracts, schemas and the quick tests
+	$(PYTEST) -n $(JOBS) -m "not slow"
+
+test-all: lint docs ## everything in test, and the slow tests, the notebooks and the documentation
+	$(PYTEST) -n $(JOBS)
+	$(PYTEST) --nbmake notebooks
+
+lint: $(VENV)/installed-test ## style, types, import contracts, JSON Schemas up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m stemstore_schemas.export $(VENV)/schemas >/dev/null
+	diff -r $(VENV)/schemas schemas/json
+
+docs: $(VENV)/installed-test ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -c docs -d docs/_build/doctrees . docs/_build/html
+	@echo "documentation: $(CURDIR)/docs/_build/html/docs/index.html"
+
+notebooks: $(VENV)/installed-test ## run the notebooks
+	$(PYTEST) --nbmake notebooks
+
+benchmark: $(VENV)/installed-test ## speed of the kernels against plain NumPy, in one run
+	$(BIN)/python -m benchmarks.kernels
+
+format: $(VENV)/installed-test ## format the code, mend what the linter can mend, write the JSON Schemas
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+	$(BIN)/python -m stemstore_schemas.export schemas/json
+
+clean: ## remove what was built, but not .venv
+	rm -rf build dist docs/_build $(DEMO) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "stemstore needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-view: pyproject.toml | $(BIN)/python
+	$(INSTALL) -e ".[view]"
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	$(INSTALL) -e ".[test]"
+	@touch $@ $(VENV)/installed-view
