@@ -185,6 +185,11 @@ def explain(array: Any) -> str:
     ----------
     array
         A Dataset or DataArray of a scan, or the lazy array itself.
+
+    Returns
+    -------
+    text
+        One line that begins with ``fused`` or ``generic``.
     """
     data = getattr(intensity_of(array), "data", array) if hasattr(array, "dims") else array
     found = selection_of(data)

@@ -136,6 +136,11 @@ def disk(radius: float, *, center: Centre | None = None, unit: str | None = None
     unit
         ``"pixel"``, ``"mrad"``, ``"1/angstrom"`` or ``"1/nm"``; default: the unit of the axes.
 
+    Returns
+    -------
+    detector
+        For `virtual_image` and as the mask of `center_of_mass`.
+
     Raises
     ------
     InputError
@@ -152,6 +157,11 @@ def annulus(inner: float, outer: float, *, center: Centre | None = None, unit: s
     inner, outer : unit of the detector axes unless `unit` is given
         Pixels with inner <= r < outer belong to the ring.
     center, unit
+        As in `disk`.
+
+    Returns
+    -------
+    detector
         As in `disk`.
 
     Raises
@@ -175,6 +185,11 @@ def rectangle(ky: tuple[float, float], kx: tuple[float, float], *, unit: str | N
     unit
         As in `disk`.
 
+    Returns
+    -------
+    detector
+        As in `disk`.
+
     Raises
     ------
     InputError
@@ -188,7 +203,20 @@ def rectangle(ky: tuple[float, float], kx: tuple[float, float], *, unit: str | N
 
 
 def point(ky: float, kx: float, *, unit: str | None = None) -> Point:
-    """Describe a virtual detector of one pixel, the one nearest to (ky, kx)."""
+    """Describe a virtual detector of one pixel.
+
+    Parameters
+    ----------
+    ky, kx : unit of the detector axes unless `unit` is given
+        The pixel nearest to this place counts; one outside the detector is refused when it is used.
+    unit
+        As in `disk`.
+
+    Returns
+    -------
+    detector
+        As in `disk`.
+    """
     return Point(float(ky), float(kx), unit)
 
 

@@ -62,6 +62,11 @@ def readers() -> dict[str, ReaderInfo]:
 
     A plug-in that cannot be loaded is listed with its error and logged as a warning; the others work on. Of two
     plug-ins with one name the first found counts.
+
+    Returns
+    -------
+    readers
+        By name, in alphabetical order.
     """
     found: dict[str, ReaderInfo] = {}
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
