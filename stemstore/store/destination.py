@@ -12,16 +12,27 @@ from stemstore.store.urls import Storage, is_local, local_path
 
 
 def make_room(target: Storage, *, overwrite: bool) -> None:
-    """Refuse a destination that is taken; clear a remote one that is to be replaced.
+    """Refuse a destination that is taken, and clear a remote one that is to be replaced; errors as `check_free`."""
+    if check_free(target, overwrite=overwrite) or is_local(target.root):
+        return  # a local store is replaced at the very end
+    target.delete("")
+
+
+def check_free(target: Storage, *, overwrite: bool) -> bool:
+    """Refuse a destination that may not be used, without touching it.
+
+    Returns
+    -------
+    free
+        True where nothing is there, False where a store may be replaced.
 
     Raises
     ------
     DestinationExistsError
-        Something is there that may not be replaced.
+        Something is there, and overwriting was not asked for or it is not a store.
     """
-    local = is_local(target.root)
     if not target.exists():
-        return
+        return True
     if not overwrite:
         msg = f"'{target.root}' exists; choose another name or pass overwrite=True"
         raise DestinationExistsError(msg, url=target.root)
@@ -32,8 +43,7 @@ def make_room(target: Storage, *, overwrite: bool) -> None:
     if not ours:
         msg = f"'{target.root}' exists and is not a stemstore store, so it is not overwritten; remove it yourself"
         raise DestinationExistsError(msg, url=target.root)
-    if not local:
-        target.delete("")
+    return False
 
 
 def parts_of(url: str) -> list[str]:

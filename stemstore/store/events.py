@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import CorruptDataError
-from stemstore.kernels.contract import DetectorRegion
+from stemstore.kernels.contract import DetectorRegion, Events
 from stemstore.selection import groups
-from stemstore.store.arrays import BLOCK_BYTES, block_extents, cut_detector
+from stemstore.store.arrays import BLOCK_BYTES, cut_detector
 from stemstore.store.metadata import GAP, N_SLOTS
 from stemstore.store.scratch import BoundedCache, lease
 from stemstore.store.stream import ShardedArray
@@ -57,8 +57,10 @@ class StoredEvents:
         blocks = self._array.per_shard[0]
         self.partition = run_extents(self.scan_shape, self.frames_per_block * blocks)
         frame_bytes = math.prod(self.shape[-2:]) * self.dtype.itemsize
-        one = (1,) * len(self.scan_shape)
-        self.chunk = block_extents(one, self.partition, BLOCK_BYTES // frame_bytes)
+        # A run along the row stays within one block of events; a square would decode several
+        frames = 1 << (max(BLOCK_BYTES // frame_bytes, 1).bit_length() - 1)
+        run = run_extents(self.scan_shape, frames)
+        self.chunk = tuple(min(r, p) for r, p in zip(run, self.partition, strict=True))
 
     @property
     def url(self) -> str:
@@ -121,9 +123,35 @@ class StoredEvents:
         self._drive(selection, keep, work, browse=False)
         return out
 
+    def read_events(self, start: int, stop: int) -> Events:
+        """Read the events of flat scan positions ``start <= i < stop``, ascending inside each frame.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        """
+        n_frames = math.prod(self.scan_shape)
+        if not 0 <= start <= stop <= n_frames:
+            msg = f"frames {start} to {stop} leave the scan of {n_frames} frames"
+            raise IndexError(msg)
+        from stemstore.kernels.gaps import decode
+
+        self.head.check_fresh()
+        lengths, indices = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
+        for block in range(start // self.frames_per_block, -(-stop // self.frames_per_block)):
+            gap, offsets = self._browsed.get_or_make(block, lambda block=block: self._decode(block))  # type: ignore[misc]
+            first = block * self.frames_per_block
+            indptr, found = decode(gap, offsets)
+            a, b = max(start - first, 0), min(stop - first, len(offsets) - 1)
+            lengths.append(np.diff(indptr[a : b + 1]))
+            indices.append(found[indptr[a] : indptr[b]])
+        ends = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+        return Events(ends, np.concatenate(indices), (self.shape[-2], self.shape[-1]))
+
     def _drive(self, selection: Selection, keep: BoolArray | None, consume: Consume, *, browse: bool) -> None:
         """Decode each touched block once, and show it with the wanted frames and their places."""
-        self.head.check_fresh()
+        self.head.check_selection(selection)
         kept = None if keep is None else keep.reshape(-1)
         todo = []
         for block, local, place in groups(selection.flat_positions(), self.frames_per_block):

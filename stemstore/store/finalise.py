@@ -45,6 +45,7 @@ def finish(
     if storage.size(COMMIT) is not None:
         return  # killed between commit and rename
     check_all(storage, document.uuid, layout)
+    storage.sweep()
     whole = assemble(storage, layout)
     dims = tuple(axis.name for axis in document.axes)
     valid, partial, missing = whole.counts

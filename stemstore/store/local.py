@@ -59,9 +59,10 @@ class LocalStorage:
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:
+            raise refused(error, path, "write") from error
+        finally:
             with suppress(OSError):
                 temporary.unlink()
-            raise refused(error, path, "write") from error
         return n_bytes
 
     def tails(self, keys: Sequence[str], length: int) -> list[bytes | None]:
@@ -102,6 +103,12 @@ class LocalStorage:
         below = self._path(prefix)
         files = (path for path in below.rglob("*") if path.is_file() and ".tmp-" not in path.name)
         return sorted(path.relative_to(self.folder).as_posix() for path in files)
+
+    def sweep(self) -> None:
+        """Remove temporary files that killed writers left."""
+        for path in self.folder.rglob(".*.tmp-*"):
+            with _reading(path, "remove"):
+                path.unlink()
 
     def delete(self, prefix: str = "") -> None:
         """Remove a folder with all it holds."""

@@ -101,6 +101,9 @@ class RemoteStorage:
         strip = len(self._path("")) + 1
         return sorted(path[strip:] for path in found)
 
+    def sweep(self) -> None:
+        """Do nothing: unfinished uploads have no name here."""
+
     def delete(self, prefix: str = "") -> None:
         """Remove all objects below a prefix."""
         self.fs.invalidate_cache()

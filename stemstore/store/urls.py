@@ -55,6 +55,9 @@ class Storage(Protocol):
     def keys(self, prefix: str) -> list[str]:
         """Keys of all objects below a prefix, sorted."""
 
+    def sweep(self) -> None:
+        """Remove what killed writers left behind; only while nobody writes."""
+
     def delete(self, prefix: str = "") -> None:
         """Remove everything below a prefix; nothing happens where there is nothing."""
 

@@ -196,6 +196,19 @@ def test_pickled_events_open_again(stored, truth):
     np.testing.assert_array_equal(again.read(Selection.full(SHAPE).compose((3, 3))), truth[3, 3])
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 63), (3, 17), (5, 10), (18, 20), (7, 7)])
+def test_ranges_of_events(stored, truth, start, stop):
+    """Events of any range of positions, ascending, repeated pixels repeated."""
+    found = stored.read_events(start, stop)
+    frames = truth.reshape(-1, 30)[start:stop]
+    assert found.n_frames == stop - start
+    for number, frame in enumerate(frames):
+        indices = found.indices[found.indptr[number] : found.indptr[number + 1]]
+        np.testing.assert_array_equal(indices, np.repeat(np.arange(30), frame))
+    with pytest.raises(IndexError, match="leave the scan of 63 frames"):
+        stored.read_events(start, 64)
+
+
 def test_damaged_events_are_named(stored):
     """A flipped byte in the gaps is a checksum error that names the shard."""
     from pathlib import Path

@@ -7,10 +7,13 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stemstore.errors import (
     ConversionIncompleteError,
@@ -310,6 +313,54 @@ def test_killed_between_commit_and_rename(tmp_path, begin, data, monkeypatch):
     )
 
 
+def tree(url):
+    """Read all bytes of a store by key, the time of the commit left out."""
+    from pathlib import Path
+
+    files = {path.relative_to(url).as_posix(): path for path in Path(url).rglob("*") if path.is_file()}
+    found = {name: path.read_bytes() for name, path in files.items()}
+    found[COMMIT] = {key: value for key, value in json.loads(found[COMMIT]).items() if key != "time"}
+    return found
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.permutations(range(4)), st.integers(0, 40)), max_size=3),
+    st.permutations(range(4)),
+)
+def test_any_course_gives_the_same_bytes(tmp_path_factory, data, make_document, small_layout, runs, last):
+    """Runs in any order, stopped at any write and resumed, end in the bytes of a straight run."""
+    identity = "00000000-0000-4000-8000-000000000007"
+    folder = tmp_path_factory.mktemp("course")
+    straight = StoreWriter.init(folder / "one.zarr", make_document(SHAPE, identity=identity), small_layout(data))
+    write_all(straight, data)
+    StoreWriter.init(folder / "two.zarr", make_document(SHAPE, identity=identity), small_layout(data))
+    plain = os.write
+    for order, writes in runs:
+        left = [writes]
+
+        def write(handle, body, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return plain(handle, body)
+
+        with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(os, "write", write)
+            course(StoreWriter.attach(folder / "two.zarr"), data, order)
+    resumed = StoreWriter.attach(folder / "two.zarr")
+    course(resumed, data, last)
+    assert tree(straight.finalise()) == tree(resumed.finalise())
+
+
+def course(writer, data, order):
+    """Write what is not there yet, in an order."""
+    done = writer.finished()
+    for number in order:
+        if number not in done:
+            writer.write_frames(number, data[writer.layout.partition(number)])
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np
@@ -366,3 +417,4 @@ def test_killed_writer_loses_nothing_unnoticed(tmp_path, begin, data, share, mon
     resumed = StoreWriter.attach(writer.url)
     write_all(resumed, data, skip=there)
     np.testing.assert_array_equal(open_store(resumed.finalise()).read(Selection.full(SHAPE)), data)
+    assert not list((tmp_path / "scan.zarr").rglob("*.tmp-*"))
