@@ -9,7 +9,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from stemstore._version import __version__
 
 _FACE = {
     "open": ("stemstore.scan.open", "open_scan"),

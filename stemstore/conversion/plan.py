@@ -47,39 +47,23 @@ class CountOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A conversion ready to run.
 
     Attributes
     ----------
-    frames, events
-        Where data come from; exactly one of them is set.
-    layout
-        Chunks and shards of the store.
     bright_field
         Guess of the unscattered disk, for the summary images.
-    thresholds, rule
-        How electrons are counted; None when nothing is counted.
     workers
         Threads, after the memory budget.
     memory : unit bytes
         Projected working memory of all threads.
     """
 
-    frames: FrameSource | None
-    events: EventSource | Counter | None
-    layout: DenseLayout | CountedLayout
     bright_field: BrightField
-    thresholds: Thresholds | None
-    rule: Rule | None
     workers: int
     memory: int
-
-    @property
-    def batch(self) -> int:
-        """Frames per call of ``read_events``."""
-        return self.events.batch if isinstance(self.events, Counter) else EVENT_BATCH
 
     def summary_attributes(self) -> dict[str, dict[str, Any]]:
         """Say how the summary images were made; the disk they rest on was guessed."""
@@ -95,6 +79,33 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DensePlan(Plan):
+    """Frames as they are into shards of frames."""
+
+    source: FrameSource
+    layout: DenseLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedPlan(Plan):
+    """Events, counted on the way where the source has frames, into shards of events."""
+
+    source: FrameSource | EventSource
+    events: EventSource | Counter
+    layout: CountedLayout
+
+    @property
+    def counter(self) -> Counter | None:
+        """What counts; None where the source holds events already."""
+        return self.events if isinstance(self.events, Counter) else None
+
+    @property
+    def batch(self) -> int:
+        """Frames per call of ``read_events``."""
+        return EVENT_BATCH if self.counter is None else self.counter.batch
+
+
 def make_plan(
     source: FrameSource | EventSource,
     *,
@@ -103,7 +114,7 @@ def make_plan(
     profile: Profile,
     workers: int,
     budget: int,
-) -> Plan:
+) -> DensePlan | CountedPlan:
     """Decide how a source becomes a store.
 
     Raises
@@ -118,12 +129,12 @@ def make_plan(
             msg = "the source holds counted events; convert it with count=None or count=True to keep them as events"
             raise InputError(msg, count=False)
         return _dense(source, profile, workers, budget)
-    thresholds = None if isinstance(source, EventSource) else counting.thresholds(source)
-    events = source if thresholds is None else Counter(source, thresholds, counting.rule)
-    return _counted(source, events, profile, workers, budget)
+    if isinstance(source, EventSource):
+        return _counted(source, source, profile, workers, budget)
+    return _counted(source, Counter(source, counting.thresholds(source), counting.rule), profile, workers, budget)
 
 
-def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> Plan:
+def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> DensePlan:
     from stemstore.store.layout import MAX_SHARD_BYTES, dense_layout
 
     # A worker holds one shard of frames and, at worst, as many compressed bytes.
@@ -132,14 +143,16 @@ def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> 
     per_worker = 2 * math.prod(layout.shard) * source.dtype.itemsize
     workers = fitting_workers(workers, per_worker, budget)
     total = np.zeros(source.frame_shape, np.float64)
-    for number in sampled_frames(source)[:: max(1, len(sampled_frames(source)) // OCCUPANCY_SAMPLE)].tolist():
+    chosen = sampled_frames(source)
+    for number in chosen[:: max(1, len(chosen) // OCCUPANCY_SAMPLE)].tolist():
         total += source.read_frames(number, number + 1)[0]
-    return Plan(source, None, layout, BrightField.guess(total), None, None, workers, workers * per_worker)
+    disk = BrightField.guess(total)
+    return DensePlan(source=source, layout=layout, bright_field=disk, workers=workers, memory=workers * per_worker)
 
 
 def _counted(
     source: FrameSource | EventSource, events: EventSource | Counter, profile: Profile, workers: int, budget: int
-) -> Plan:
+) -> CountedPlan:
     from stemstore.store.layout import counted_layout
 
     per_frame, pattern = sample_events(source, events)
@@ -148,16 +161,13 @@ def _counted(
     shared = int(BYTES_PER_SLOT * max(per_frame, 1.0) * layout.frames_per_block * 2)
     per_worker = 2 * BATCH_BYTES
     workers = fitting_workers(workers, per_worker, budget, shared=shared)
-    counter = events if isinstance(events, Counter) else None
-    return Plan(
-        None,
-        events,
-        layout,
-        BrightField.guess(pattern),
-        None if counter is None else counter.thresholds,
-        None if counter is None else counter.rule,
-        workers,
-        workers * per_worker + shared,
+    return CountedPlan(
+        source=source,
+        events=events,
+        layout=layout,
+        bright_field=BrightField.guess(pattern),
+        workers=workers,
+        memory=workers * per_worker + shared,
     )
 
 

@@ -108,9 +108,9 @@ def estimate(
     mean = float((histogram * values).sum() / histogram.sum())
     spread = math.sqrt(float((histogram * (values - mean) ** 2).sum() / histogram.sum()))
     limit = mean + xray_sigma * spread if xray is None else float(xray)
-    given = {"xray": limit, "xray_sigma": xray_sigma if xray is None else None, "n_frames": n_frames}
+    estimated = xray_sigma if xray is None else None
     if background is not None:
-        return _checked(Thresholds(float(background), **given))
+        return _checked(Thresholds(float(background), limit, xray_sigma=estimated, n_frames=n_frames))
     mu, sigma = fit_noise_peak(histogram)
     width = math.sqrt(sigma**2 + 1 / 12)  # rounding to integers adds the variance of a unit interval
     background = mu + background_sigma * width
@@ -118,11 +118,13 @@ def estimate(
     return _checked(
         Thresholds(
             background,
+            limit,
             pedestal_mean=mu,
             pedestal_sigma=width,
             background_sigma=background_sigma,
+            xray_sigma=estimated,
+            n_frames=n_frames,
             false_events_per_frame=false,
-            **given,
         )
     )
 

@@ -153,7 +153,7 @@ def map_groups(
             graph[name, i, j, 0, 0] = (
                 run_groups, f"source-{name}", f"region-{name}", data, kernel_of, factors, keep[part],
             )  # fmt: skip
-    layers = HighLevelGraph.from_collections(name, graph, [] if source else [array])
+    layers = HighLevelGraph.from_collections(name, graph, () if source else (array,))
     return da.Array(layers, name, (*sizes, *((n,) for n in behind[1:])), dtype=dtype)
 
 

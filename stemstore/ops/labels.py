@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore._version import __version__
 from stemstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,8 +92,6 @@ def labelled(data: Any, image: xr.DataArray, dims: tuple[str, ...], history: str
 
 def parameters_text(operation: str, **parameters: Any) -> str:
     """One line of history: the operation with its parameters after defaults, and the version that did it."""
-    from stemstore import __version__
-
     inside = ", ".join(f"{key}={_short(value)}" for key, value in parameters.items() if value is not None)
     return f"{operation}({inside}) [stemstore {__version__}]"
 

@@ -223,7 +223,7 @@ def bin_scan(scan: Any, factor: int | tuple[int, int]) -> xr.DataArray:
     Memory per thread: the groups of one block (about 32 MB) and one decoded piece of the scan.
     """
     image = intensity_of(scan)
-    factors = (factor, factor) if isinstance(factor, int) else tuple(factor)
+    factors = (factor, factor) if isinstance(factor, int) else (factor[0], factor[1])
     if scan_dims(image) != ("y", "x"):
         msg = f"bin_scan needs the scan dims ('y', 'x'), got {scan_dims(image)}; select one frame first"
         raise InputError(msg, found=scan_dims(image))

@@ -24,7 +24,7 @@ class StemstoreBackend(BackendEntrypoint):
     description = "4D-STEM stores and raw detector data (stemstore)"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "reader", "flyback", "allow_incomplete", "options")
 
-    def open_dataset(  # type: ignore[override]  # the parameters are ours, as xarray intends
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import InputError
 
 if TYPE_CHECKING:
-    from stemstore_schemas import Acquisition, Axis, Quantity, ValueSource
+    from stemstore_schemas import Acquisition, Axis, Quantity, Unit, ValueSource
 
 SCAN_DIMS = {1: ("frame",), 2: ("y", "x"), 3: ("frame", "y", "x"), 4: ("time", "frame", "y", "x")}
 
@@ -52,7 +52,12 @@ class Calibration:
 
     def acquisition(self, known: Acquisition) -> Acquisition:
         """Acquisition with the user's values in place of the file's."""
-        units = {"beam_energy": "keV", "semi_convergence_angle": "mrad", "camera_length": "mm", "scan_rotation": "deg"}
+        units: dict[str, Unit] = {
+            "beam_energy": "keV",
+            "semi_convergence_angle": "mrad",
+            "camera_length": "mm",
+            "scan_rotation": "deg",
+        }
         changes = {name: _quantity(getattr(self, name), unit, name) for name, unit in units.items()}
         return known.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
@@ -125,7 +130,7 @@ def _reciprocal(axis: Axis, acquisition: Acquisition) -> Axis:
     return axis.model_copy(update={"unit": "1/angstrom", "step": axis.step * factor, "origin": axis.origin * factor})
 
 
-def _pair(value: Any, names: tuple[str, str], unit: str) -> dict[str, Quantity]:
+def _pair(value: Any, names: tuple[str, str], unit: Unit) -> dict[str, Quantity]:
     if value is None:
         return {}
     values = value if isinstance(value, (tuple, list)) else (value, value)
@@ -143,7 +148,7 @@ def _pair(value: Any, names: tuple[str, str], unit: str) -> dict[str, Quantity]:
     return {name: one for name, one in pairs.items() if one is not None}
 
 
-def _quantity(value: Any, unit: str, name: str, source: ValueSource = "user") -> Quantity | None:
+def _quantity(value: Any, unit: Unit, name: str, source: ValueSource = "user") -> Quantity | None:
     from stemstore_schemas import Quantity, parse_quantity
 
     if value is None:

@@ -92,12 +92,12 @@ def unit_factor(own: str, unit: str, beam_energy: float | None, axis: str) -> fl
     from stemstore_schemas import convert_value, parse_unit, wavelength
 
     try:
-        unit = parse_unit(unit)
-        if own in ANGLES and unit in RECIPROCAL and beam_energy:
-            return convert_value(1e-3 / wavelength(beam_energy), "1/angstrom", unit) * convert_value(1.0, own, "mrad")
-        if own in RECIPROCAL and unit in ANGLES and beam_energy:
-            return convert_value(1e3 * wavelength(beam_energy), "mrad", unit) * convert_value(1.0, own, "1/angstrom")
-        return convert_value(1.0, own, unit)
+        here, there = parse_unit(own), parse_unit(unit)
+        if here in ANGLES and there in RECIPROCAL and beam_energy:
+            return convert_value(1e-3 / wavelength(beam_energy), "1/angstrom", there) * convert_value(1.0, here, "mrad")
+        if here in RECIPROCAL and there in ANGLES and beam_energy:
+            return convert_value(1e3 * wavelength(beam_energy), "mrad", there) * convert_value(1.0, here, "1/angstrom")
+        return convert_value(1.0, here, there)
     except ValueError as error:
         hint = (
             "give beam_energy=… to stemstore.open"

@@ -57,10 +57,13 @@ class ScanSource(Protocol):
         """Stream the selected positions through a kernel; ``keep`` (scan lengths) leaves positions out."""
 
 
-class ScanArray(da.Array):  # type: ignore[misc]  # dask is untyped
+class ScanArray(da.Array):
     """A lazy selection of a scan; an ordinary dask array in every other respect."""
 
     __slots__ = ()
+    _source: ScanSource
+    _selection: Selection
+    _born: str
 
     def __new__(cls, source: ScanSource, selection: Selection, chunks: Chunks | None = None) -> Self:
         """Make the array of `selection`; `chunks` defaults to the blocks that suit the source."""

@@ -1,0 +1,113 @@
+"""Writing the partitions of a planned conversion: frames by tiles of the scan, events by runs of it."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemstore.conversion.count import read_block
+from stemstore.conversion.summary import Summariser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stemstore._types import Array, Int64Array
+    from stemstore.conversion.plan import CountedPlan, DensePlan
+    from stemstore.progress import Progress
+    from stemstore.sources.contract import EventSource, FrameSource
+    from stemstore.store.journal import PartitionRecords
+    from stemstore.store.writer import StoreWriter
+
+
+def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> None:
+    """Write every shard of frames, several at a time."""
+    source = plan.source
+    summariser = Summariser(source.frame_shape, source.dtype, plan.bright_field)
+
+    def one(index: int) -> None:
+        slices = plan.layout.partitions[index]
+        frames, flat = read_tile(source, slices)
+        records = _records(source, flat, summariser.of_frames(frames.reshape(-1, *source.frame_shape)))
+        writer.write_frames(index, frames, records)
+        progress.advance()
+
+    with ThreadPoolExecutor(plan.workers, thread_name_prefix="convert") as executor:
+        _each(executor, one, range(len(plan.layout.partitions)), plan.workers)
+
+
+def write_events(plan: CountedPlan, writer: StoreWriter, progress: Progress) -> int:
+    """Write every shard of events, one after the other; the frames of a shard are counted by all threads.
+
+    Returns
+    -------
+    n_events
+        Electrons in the whole scan.
+    """
+    from stemstore.kernels import events
+
+    source = plan.source
+    summariser = Summariser(source.frame_shape, np.dtype(np.uint16), plan.bright_field)
+    n_pixels = math.prod(source.frame_shape)
+    n_events = 0
+    with ThreadPoolExecutor(plan.workers, thread_name_prefix="count") as executor:
+        for index in range(len(plan.layout.partitions)):
+            blocks, parts = [], []
+            for start, stop in plan.layout.blocks(index):
+                found = read_block(plan.events.read_events, start, stop, plan.batch, executor)
+                gap, slots = events.encode(found.indptr, found.indices, n_pixels)
+                offsets = np.concatenate([[0], np.cumsum(slots, dtype=np.int64)])
+                parts.append(summariser.of_events(gap, offsets))
+                blocks.append((gap, slots))
+                n_events += len(found.indices)
+            flat = np.arange(*plan.layout.partitions[index])
+            writer.write_events(index, blocks, _records(source, flat, *parts))
+            progress.advance()
+    return n_events
+
+
+def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, Int64Array]:
+    """Read a rectangular piece of the scan, row by row.
+
+    Returns
+    -------
+    frames : shape (scan extents of the piece, ky, kx)
+    flat : shape (positions,)
+        Flat scan positions in the same order.
+    """
+    lengths = tuple(part.stop - part.start for part in slices)
+    frames = np.empty((*lengths, *source.frame_shape), source.dtype)
+    rows = frames.reshape(-1, lengths[-1], *source.frame_shape)
+    grid = np.arange(math.prod(source.scan_shape)).reshape(source.scan_shape)[slices].reshape(-1, lengths[-1])
+    for row, positions in zip(rows, grid, strict=True):
+        source.read_frames(int(positions[0]), int(positions[-1]) + 1, out=row)
+    return frames, grid.reshape(-1)
+
+
+def _records(source: FrameSource | EventSource, flat: Int64Array, *parts: dict[str, Any]) -> PartitionRecords:
+    from stemstore.store.journal import PartitionRecords
+
+    maps = {name: np.concatenate([part["maps"][name] for part in parts]) for name in parts[0]["maps"]}
+    sums = {name: sum(part["sums"][name] for part in parts) for name in parts[0]["sums"]}
+    maxima = {name: np.maximum.reduce([part["maxima"][name] for part in parts]) for name in parts[0]["maxima"]}
+    valid = None if source.validity is None else source.validity[flat]
+    return PartitionRecords(valid=valid, maps=maps, sums=sums, maxima=maxima)
+
+
+def _each(executor: ThreadPoolExecutor, call: Callable[[int], None], indices: Iterable[int], ahead: int) -> None:
+    """Run `call` for every index, a few at a time; stop at the first error."""
+    pending: set[Future[None]] = set()
+    try:
+        for index in indices:
+            if len(pending) >= ahead:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+            pending.add(executor.submit(call, index))
+        for future in pending:
+            future.result()
+    except BaseException:
+        executor.shutdown(wait=True, cancel_futures=True)
+        raise
