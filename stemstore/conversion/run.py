@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import logging
 import math
 import os
@@ -241,7 +241,7 @@ def _history(known: SourceMetadata, workers: int, parameters: dict[str, Any]) ->
         inputs=known.files,
         software={"stemstore": __version__, "numpy": np.__version__, "python": platform.python_version()},
         environment={"platform": platform.system(), "workers": workers},
-        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         host=platform.machine(),
         warnings=known.warnings,
     )

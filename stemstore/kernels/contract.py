@@ -71,20 +71,18 @@ class DetectorRegion:
         if self.whole:
             return np.ascontiguousarray(visible)
         out = np.zeros(visible.shape[:-2] + self.stored, dtype=visible.dtype)
-        np.add.at(
-            out,
-            (..., np.asarray(self.rows, dtype=np.int64)[:, None], np.asarray(self.columns, dtype=np.int64)[None, :]),
-            visible,
-        )
+        np.add.at(out, self._grid(), visible)
         return out
 
     def crop(self, stored: Array) -> Array:
         """Cut the visible detector out of an array whose last two axes are the stored one."""
         if self.whole:
             return stored
-        return stored[
-            ..., np.asarray(self.rows, dtype=np.int64)[:, None], np.asarray(self.columns, dtype=np.int64)[None, :]
-        ]
+        return stored[self._grid()]
+
+    def _grid(self) -> Any:
+        rows, columns = (np.asarray(axis, dtype=np.int64) for axis in (self.rows, self.columns))
+        return (..., rows[:, None], columns[None, :])
 
 
 @dataclass(frozen=True, slots=True)

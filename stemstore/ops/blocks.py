@@ -234,7 +234,8 @@ def _generic(array: da.Array, kernel: Kernel, keep: BoolArray | None) -> da.Arra
     for number in itertools.product(*(range(len(p)) for p in pieces)):
         flags = None if keep is None else keep[tuple(p[i] for p, i in zip(pieces, number, strict=True))]
         graph[work.key(name, number)] = (run_block, (array.name, *number, 0, 0), f"work-{name}", flags)
-    return _collect(HighLevelGraph.from_collections(name, graph, [array]), name, work, sizes)
+    layers = HighLevelGraph.from_collections(name, graph, [array])  # type: ignore[list-item]  # dask's own protocol
+    return _collect(layers, name, work, sizes)
 
 
 def _collect(graph: HighLevelGraph, name: str, work: Work, sizes: tuple[tuple[int, ...], ...]) -> da.Array:

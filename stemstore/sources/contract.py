@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-
 from stemstore.kernels.contract import Events
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stemstore._types import Array
     from stemstore_schemas import SourceMetadata
 
