@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,14 @@ def test_plain_zarr_gives_the_events(stored, truth):
         slots = n_slots[block * 5 : (block + 1) * 5]
         frames.append(decode(row[: slots.sum()], slots, 30))
     np.testing.assert_array_equal(np.concatenate(frames).reshape(SHAPE), truth)
+
+
+def test_xarray_shows_the_tree(stored, truth):
+    """Foreign tools see axes and slots of a counted scan without our software."""
+    with xr.open_datatree(stored.url, engine="zarr", chunks=None) as tree:
+        assert tree["events"]["n_slots"].dims == ("y", "x")
+        assert tree["events"]["n_slots"].sum() == truth.sum()
+        assert tree["ky"].attrs == {"units": "pixel"}
 
 
 def test_crowded_blocks_take_further_chunks(tmp_path, write_counted):
