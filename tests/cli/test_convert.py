@@ -1,0 +1,171 @@
+"""The verb ``convert``."""
+
+import json
+
+import numpy as np
+import pytest
+
+import stemstore
+
+
+def contents(folder):
+    """Names of everything below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_store_holds_the_frames(store, frames):
+    """A round trip through the command line keeps every pixel."""
+    assert np.array_equal(stemstore.open(store).intensity.values, frames)
+
+
+def test_report(call, raw, tmp_path):
+    """The report names the store, the shape and the frames; progress stays off standard output."""
+    result = call("convert", raw, tmp_path / "a b.zarr", "--progress", "jsonl")
+    assert result.exit_code == 0, result.output
+    assert "a b.zarr (dense)" in result.stdout
+    assert "4 x 5 x 16 x 16" in result.stdout
+    done = [json.loads(line) for line in result.stderr.splitlines()]
+    assert done[-1]["done"] == done[-1]["total"] == 1
+
+
+def test_json_report(document, raw, tmp_path):
+    """The document is the library's report."""
+    found = document("convert", raw, tmp_path / "a.zarr", "--progress", "none", "--no-count", "--workers", "1")
+    assert (found["schema_version"], found["profile"], found["workers"]) == (1, "dense", 1)
+    assert found["frames"] == {"valid": 20, "partial": 0, "missing": 0}
+    assert found["raw_bytes"] == 10240
+
+
+def test_counting(document, raw, tmp_path, frames):
+    """Given thresholds count the pixels above them; the numbers are in report and store."""
+    limits = ["--count", "--background-threshold", "1.5", "--xray-threshold", "100", "--progress", "none"]
+    found = document("convert", raw, tmp_path / "c.zarr", *limits)
+    assert found["thresholds"]["background"] == 1.5
+    assert found["profile"] == "counted"
+    events = stemstore.open(tmp_path / "c.zarr").intensity.values
+    assert 0 < found["n_events"] == events.sum()
+    assert not np.any(events[frames < 2]), "no electron at or below the threshold"
+
+
+def test_dry_run_writes_nothing(document, raw, tmp_path):
+    """A plan tells layout and memory and leaves the disk alone."""
+    found = document("convert", raw, tmp_path / "a.zarr", "--dry-run")
+    assert contents(tmp_path) == []
+    assert (found["dry_run"], found["shape"], found["n_shards"]) == (True, [4, 5, 16, 16], 1)
+    assert found["bytes_before_compression"] == found["raw_bytes"] == 10240
+    assert found["layout"]["kind"] == "dense"
+    assert found["memory"] > 0
+
+
+def test_dry_run_of_counting(call, raw, tmp_path):
+    """A plan of counting shows the thresholds that would be used."""
+    limits = ["--count", "--background-threshold", "1.5", "--xray-threshold", "100"]
+    result = call("convert", raw, tmp_path / "a.zarr", "--dry-run", *limits)
+    assert result.exit_code == 0, result.output
+    assert "background 1.5 ADU, X-ray 100 ADU" in result.stdout
+    assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_existing_destination_is_exit_4(call, raw, store, dry):
+    """A store is not replaced unasked, and a plan says so too."""
+    result = call("convert", raw, store, *dry)
+    assert result.exit_code == 4
+    assert "--overwrite" in result.stderr
+
+
+def test_overwrite_replaces(document, raw, tmp_path):
+    """With --overwrite the store becomes another one."""
+    document("convert", raw, tmp_path / "a.zarr", "--progress", "none")
+    before = document("info", tmp_path / "a.zarr")["document"]["uuid"]
+    document("convert", raw, tmp_path / "a.zarr", "--overwrite", "--progress", "none")
+    assert document("info", tmp_path / "a.zarr")["document"]["uuid"] != before
+
+
+def test_foreign_folder_is_never_replaced(call, raw, tmp_path):
+    """--overwrite is for stores only."""
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    result = call("convert", raw, tmp_path / "thesis", "--overwrite")
+    assert result.exit_code == 4
+    assert contents(tmp_path) == ["thesis", "thesis/chapter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scan-shape", "4,z"], "is not a shape"),
+        (["--scan-shape", "0x4"], "is not a shape"),
+        (["--option", "nonsense"], "write it as key=value"),
+        (["--max-memory", "lots"], "size 'lots' is not understood"),
+        (["--progress", "loud"], "expected one of auto"),
+        (["--workers", "0"], "'--workers'"),
+        (["--profile", "tiny"], "'--profile'"),
+        (["--flyback", "-1"], "'--flyback'"),
+        (["--scan-step", "half"], "'half' is not understood"),
+        (["--scan-step", "-1"], "must be positive"),
+        (["--beam-energy", "3 bananas"], "beam_energy"),
+        (["--detector-center", "1"], "give 2 numbers"),
+        (["--count", "--background-threshold", "5", "--xray-threshold", "4"], "is not below"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_wrong_arguments_are_exit_2_and_write_nothing(call, raw, tmp_path, options, message):
+    """What is wrong with the arguments is found before anything is written."""
+    result = call("convert", raw, tmp_path / "a.zarr", *options)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert contents(tmp_path) == []
+
+
+def test_missing_destination_is_exit_2(call, raw):
+    """A source alone is no conversion."""
+    result = call("convert", raw)
+    assert result.exit_code == 2
+    assert "DST" in result.stderr
+
+
+def test_memory_budget_is_exit_6(call, raw, tmp_path):
+    """Work that does not fit the budget is refused before it starts."""
+    limits = ["--count", "--background-threshold", "1", "--xray-threshold", "9", "--max-memory", "1MiB"]
+    result = call("convert", raw, tmp_path / "a.zarr", *limits)
+    assert result.exit_code == 6
+    assert "--max-memory sets the budget" in result.stderr
+    assert contents(tmp_path) == []
+
+
+def test_interruption_leaves_nothing_behind(call, raw, tmp_path, monkeypatch):
+    """Ctrl-C in the middle ends with 130 and without a half-written store."""
+
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stemstore.conversion.run.write_frames", interrupt)
+    result = call("convert", raw, tmp_path / "a.zarr", "--progress", "none")
+    assert result.exit_code == 130
+    assert result.stderr == "error: interrupted\n"
+    assert contents(tmp_path) == []
+
+
+def test_warnings_of_the_source_are_told(call, raw, tmp_path):
+    """A scan larger than the data is converted, and standard error says what is missing."""
+    result = call("convert", raw, tmp_path / "a.zarr", "--scan-shape", "5x5", "--progress", "none")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("warning: ")
+    assert "5 missing" in result.stdout
+
+
+def test_environment_gives_settings(document, raw, tmp_path):
+    """Settings of the environment count, and the history keeps them."""
+    environment = {"STEMSTORE_PROFILE": "raw", "STEMSTORE_COUNT": "0", "STEMSTORE_PROGRESS": "none"}
+    document("convert", raw, tmp_path / "a.zarr", env=environment)
+    parameters = document("info", tmp_path / "a.zarr")["document"]["history"][0]["parameters"]
+    assert (parameters["profile"], parameters["count"]) == ("raw", False)
+
+
+def test_calibration_is_stored(document, store):
+    """Calibration options become the axes of the store, with their source."""
+    axes = {axis["name"]: axis for axis in document("info", store)["document"]["axes"]}
+    assert (axes["y"]["step"], axes["y"]["unit"], axes["y"]["source"]) == (0.5, "nm", "user")
+    assert axes["kx"]["unit"] == "1/angstrom"
+    assert axes["kx"]["step"] == pytest.approx(1e-3 / 0.0196875, rel=1e-4)  # angle over the wavelength at 300 kV

@@ -1,0 +1,43 @@
+"""The verb ``demo``: what it hands on; the demonstration itself is tested in its own room."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Replace the demonstration by a note of its arguments."""
+    seen = []
+
+    def run_demo(folder, **options):
+        options.pop("progress").start("simulating", 1)
+        seen.append((folder, options))
+        return folder / "report.html"
+
+    monkeypatch.setattr("stemstore.demo.run.run_demo", run_demo)
+    return seen
+
+
+def test_defaults(call, calls):
+    """Without options the default scan is made in a folder of the demonstration."""
+    result = call("demo")
+    assert result.stdout == f"{Path('stemstore-demo') / 'report.html'}\n"
+    assert calls == [(Path("stemstore-demo"), {"scan_shape": (40, 40), "dose": 120.0, "seed": 7})]
+    assert result.stderr == "simulating: 0 of 1 after 0 s\n"
+
+
+def test_options(document, calls, tmp_path):
+    """Every option reaches the demonstration."""
+    found = document("demo", tmp_path, "--scan-shape", "8x9", "--dose", "50", "--seed", "3", "--progress", "none")
+    assert found["report"] == str(tmp_path / "report.html")
+    assert calls == [(tmp_path, {"scan_shape": (8, 9), "dose": 50.0, "seed": 3})]
+
+
+@pytest.mark.parametrize(
+    "options", [["--scan-shape", "8"], ["--scan-shape", "2x3x4"], ["--dose", "0"], ["--seed", "-1"]]
+)
+def test_wrong_options_are_exit_2(call, calls, options):
+    """Scans have two axes, doses and seeds are numbers that make sense."""
+    assert call("demo", *options).exit_code == 2
+    assert calls == []
