@@ -16,6 +16,7 @@ from stemstore.config import format_size, memory_budget, n_workers, parse_size
 
 EXAMPLE = "stemstore convert scan_42/ scan_42.zarr --count --scan-step '0.5 nm'"
 COUNTING = "Counting"
+COUNTED_ITEMSIZE = 2  # bytes of the pixels that events are compared with
 
 
 class Rule(StrEnum):
@@ -116,7 +117,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     _refuse_taken(destination, overwrite=overwrite)
     source: Any = sources[0] if len(sources) == 1 else sources
     if dry_run:
-        _show_plan(plan(source, destination, limits, **job, **given), as_json=as_json)
+        _show_plan(plan(source, destination, limits, job | given), as_json=as_json)
         return
     from stemstore.conversion.run import convert
 
@@ -130,60 +131,50 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
         print_facts(_report_facts(report))
 
 
-def plan(
-    source: Any,
-    destination: str,
-    limits: dict[str, Any],
-    *,
-    reader: str | None,
-    count: bool | None,
-    profile: Any,
-    workers: int,
-    max_memory: int,
-    **given: Any,
-) -> dict[str, Any]:
+def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     """Say what a conversion would do, after its sampling of frames; nothing is written.
+
+    Parameters
+    ----------
+    source, destination
+        As for `stemstore.convert`.
+    limits
+        Rule and thresholds of counting.
+    job
+        All other options.
 
     Raises
     ------
-    InputError
-        The number of threads is not positive, or as for `stemstore.convert`.
+    StemStoreError
+        As for `stemstore.convert`.
     """
-    from stemstore.conversion.plan import CountOptions, make_plan
-    from stemstore.conversion.run import describe
-    from stemstore.scan.calibration import Calibration
-    from stemstore.sources.contract import EventSource
-    from stemstore.sources.registry import open_source
-    from stemstore.store.layout import CountedLayout, dump_layout
+    from stemstore.conversion.plan import CountedPlan, CountOptions
+    from stemstore.conversion.run import prepare
+    from stemstore.store.layout import dump_layout
 
-    calibration, reader_options = Calibration.split(given)
-    opened = open_source(source, reader=reader, **reader_options)
-    counted = isinstance(opened, EventSource) if count is None else count
-    made = make_plan(
-        opened, counted=counted, counting=CountOptions(**limits), profile=profile, workers=workers, budget=max_memory
-    )
-    document = describe(opened, made, calibration, {})
-    layout = dump_layout(made.layout)
-    itemsize = 2 if isinstance(opened, EventSource) else opened.dtype.itemsize
-    raw = math.prod(document.shape) * itemsize
+    prepared = prepare(source, counting=CountOptions(**limits), **job)
+    made, document = prepared.plan, prepared.document
+    counted = isinstance(made, CountedPlan)
+    raw = math.prod(document.shape) * getattr(getattr(made.source, "dtype", None), "itemsize", COUNTED_ITEMSIZE)
     # Chunks of a counted store are as wide as a block is expected to fill; two bytes a slot.
-    held = made.layout.n_blocks * made.layout.slots_per_chunk * 2 if isinstance(made.layout, CountedLayout) else raw
+    held = made.layout.n_blocks * made.layout.slots_per_chunk * 2 if isinstance(made, CountedPlan) else raw
+    thresholds = made.counter.thresholds if isinstance(made, CountedPlan) and made.counter is not None else None
     return {
         "destination": destination,
-        "profile": document.profile,
+        "profile": "counted" if counted else "dense",
         "axes": [
             {"name": axis.name, "size": axis.size, "unit": axis.unit, "step": axis.step} for axis in document.axes
         ],
         "shape": document.shape,
-        "layout": layout,
-        "n_shards": len(made.layout.partitions),
+        "layout": dump_layout(made.layout),
+        "n_shards": made.layout.n_partitions,
         "raw_bytes": raw,
         "bytes_before_compression": held,
-        "thresholds": None if made.thresholds is None else asdict(made.thresholds),
+        "thresholds": None if thresholds is None else asdict(thresholds),
         "workers": made.workers,
         "memory": made.memory,
         "frames": document.frames.model_dump(),
-        "warnings": list(opened.metadata.warnings),
+        "warnings": list(made.source.metadata.warnings),
     }
 
 
@@ -228,7 +219,7 @@ def _report_facts(report: Any) -> list[tuple[str, str]]:
         ("store", f"{report.url} ({report.profile})"),
         ("shape", _by(report.shape)),
         ("frames", ", ".join(f"{number} {name}" for name, number in report.frames.items() if number)),
-        ("size", f"{format_size(report.stored_bytes)}, {ratio:.3g} times smaller than the pixels"),
+        ("size", f"{format_size(report.stored_bytes)}, compressed {ratio:.3g} times"),
         ("time", f"{report.seconds:.1f} s, {rate:.0f} MB/s of pixels, {report.workers} threads"),
     ]
     if report.n_events is not None:

@@ -105,7 +105,7 @@ def _facts(scan: StoredScan, size: dict[str, Any]) -> list[tuple[str, str]]:
     if document.acquisition.flyback_columns:
         rows.append(("flyback", f"the last {document.acquisition.flyback_columns} columns, hidden when opened"))
     if size["stored_bytes"] is not None:
-        ratio = f"{size['compression_ratio']:.3g} times smaller"
+        ratio = f"compressed {size['compression_ratio']:.3g} times"
         rows.append(("stored", f"{format_size(size['stored_bytes'])} in {size['n_shards']} shards, {ratio}"))
     for name in ("beam_energy", "semi_convergence_angle", "camera_length", "dwell_time", "scan_rotation"):
         quantity = getattr(document.acquisition, name)

@@ -44,8 +44,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def settings(
     ctx: typer.Context,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Tell more; -vv shows tracebacks.")] = 0,
-    quiet: Annotated[int, typer.Option("--quiet", "-q", count=True, help="Tell less.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Tell more; -vv shows tracebacks.")
+    ] = 0,
+    quiet: Annotated[int, typer.Option("--quiet", "-q", count=True, show_default=False, help="Tell less.")] = 0,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,

@@ -20,11 +20,11 @@ _SHAPE = re.compile(r"\s*\d+\s*(?:[,xX]\s*\d+\s*){0,2}")
 _DIMENSIONS = re.compile(r"[,xX]")
 
 
-def setting(flag: str, text: str, topic: str, metavar: str | None = None) -> Any:
+def setting(flag: str, text: str, topic: str, metavar: str | None = None, minimum: int | None = None) -> Any:
     """Make an option with its environment variable."""
     variable = "STEMSTORE_" + flag.partition("/")[0].lstrip("-").upper().replace("-", "_")
     return typer.Option(
-        flag, help=text, rich_help_panel=topic, metavar=metavar, envvar=variable, show_envvar=False, show_default=True
+        flag, help=text, rich_help_panel=topic, metavar=metavar, min=minimum, envvar=variable, show_envvar=False
     )
 
 
@@ -40,7 +40,7 @@ ScanShape = Annotated[
     str | None, setting("--scan-shape", "Rows and columns of the scan: 40,41 or 40x41.", SOURCE, "Y,X")
 ]
 Flyback = Annotated[
-    int | None, setting("--flyback", "Columns at the end of each row taken while the beam flew back.", SOURCE, "N")
+    int | None, setting("--flyback", "Columns at the end of each row taken while the beam flew back.", SOURCE, "N", 0)
 ]
 FormatVersion = Annotated[int | None, setting("--format-version", "Version of the source's format.", SOURCE, "N")]
 Option = Annotated[
@@ -65,7 +65,7 @@ ScanRotation = Annotated[
     str | None, setting("--scan-rotation", "Rotation of detector against scan in deg.", CALIBRATION, "ANGLE")
 ]
 
-Workers = Annotated[int | None, setting("--workers", "Threads; all processors by default.", RUNNING, "N")]
+Workers = Annotated[int | None, setting("--workers", "Threads; all processors by default.", RUNNING, "N", 1)]
 MaxMemory = Annotated[
     str | None, setting("--max-memory", "Working memory, such as 512MiB; 768MiB by default.", RUNNING, "SIZE")
 ]

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.console import Console
+    from rich.table import Table
 
 SCHEMA_VERSION = 1
 """Version of the JSON documents; grows when a key changes its meaning or goes away, not when one is added."""
@@ -48,21 +48,6 @@ def print_json(verb: str, document: dict[str, Any], file: IO[str] | None = None)
     stream.flush()
 
 
-def console(file: IO[str] | None = None) -> Console:
-    """Make a console on standard output, or on `file`, that prints texts as they are."""
-    from rich.console import Console
-
-    class QuietConsole(Console):
-        def on_broken_pipe(self) -> None:
-            """Leave a closed pipe to the verb, which ends quietly."""
-            raise BrokenPipeError
-
-    stream = sys.stdout if file is None else file
-    on_terminal = stream is not None and stream.isatty()
-    width = None if on_terminal else WIDE
-    return QuietConsole(file=stream, width=width, markup=False, highlight=False, emoji=False)
-
-
 def print_facts(rows: Iterable[tuple[str, str]]) -> None:
     """Print labels and texts in two columns."""
     from rich.table import Table
@@ -72,7 +57,7 @@ def print_facts(rows: Iterable[tuple[str, str]]) -> None:
     grid.add_column(overflow="fold")
     for label, text in rows:
         grid.add_row(label, text)
-    console().print(grid)
+    _print(grid)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -82,7 +67,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """Print a table as its texts are, without the spaces that fill its lines."""
+    from rich.console import Console
+
+    if sys.stdout is None:
+        return
+    width = None if sys.stdout.isatty() else WIDE
+    console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print_line(line.rstrip())
 
 
 def print_line(text: str = "") -> None:

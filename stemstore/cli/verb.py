@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from stemstore.cli.exit import MEANING, exit_code, hint
+from stemstore.cli.exit import BUDGET, MEANING, exit_code, hint
 from stemstore.cli.output import notify, print_json
 from stemstore.errors import StemStoreError
 
@@ -75,6 +75,8 @@ def _message(error: BaseException, *, detailed: bool) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if exit_code(error) == BUDGET:
+        return f"out of memory or disk space: {str(error) or type(error).__name__}; free some and run it again"
     more = "" if detailed else "; run 'stemstore -vv …' for the traceback"
     return f"unforeseen {type(error).__name__}: {error}{more}"
 

@@ -90,7 +90,7 @@ def statistics(image: Any) -> dict[str, Any]:
         "shape": values.shape,
         "dtype": str(values.dtype),
         "units": image.attrs.get("units", "count"),
-        "n_positions": int(recorded.size),
+        "positions": int(recorded.size),
     }
     if recorded.size:
         whole = recorded.astype(np.float64)
