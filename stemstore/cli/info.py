@@ -65,8 +65,20 @@ def sizes(scan: StoredScan) -> dict[str, Any]:
     if n_events is not None:
         recorded = document.frames.valid + document.frames.partial
         found["events_per_frame"] = n_events / max(1, recorded)
-        found["bits_per_event"] = 8 * commit.n_bytes / max(1, n_events) if commit is not None else None
+        held = _event_bytes(scan)
+        found["bits_per_event"] = None if held is None else 8 * held / max(1, n_events)
     return found
+
+
+def _event_bytes(scan: StoredScan) -> int | None:
+    """Size of the shards of events; None for remote stores, which would be asked once per shard."""
+    from stemstore.store.metadata import GAP
+    from stemstore.store.urls import is_local
+
+    if not is_local(scan.head.url):
+        return None
+    storage = scan.head.storage
+    return sum(storage.size(key) or 0 for key in storage.keys(f"{GAP}/c/"))
 
 
 def arrays(scan: StoredScan) -> list[dict[str, Any]]:
@@ -103,7 +115,9 @@ def _facts(scan: StoredScan, size: dict[str, Any]) -> list[tuple[str, str]]:
         ("pixels", format_size(size["raw_bytes"])),
     ]
     if document.acquisition.flyback_columns:
-        rows.append(("flyback", f"the last {document.acquisition.flyback_columns} columns, hidden when opened"))
+        rows.append(
+            ("flyback", f"columns at the end of each row: {document.acquisition.flyback_columns}, hidden when opened")
+        )
     if size["stored_bytes"] is not None:
         ratio = f"compressed {size['compression_ratio']:.3g} times"
         rows.append(("stored", f"{format_size(size['stored_bytes'])} in {size['n_shards']} shards, {ratio}"))
@@ -120,12 +134,16 @@ def _counting_facts(counting: Any, size: dict[str, Any]) -> list[tuple[str, str]
     rows = [("counting rule", counting.rule)]
     if counting.background_threshold is not None:
         limits = ", ".join(f"{limit:.4g}" for limit in counting.background_threshold)
-        rows.append(("thresholds", f"background {limits}, X-ray {counting.xray_threshold}"))
+        rows.append(("thresholds", f"background {limits}, X-ray {_upper(counting.xray_threshold)}"))
     if counting.n_events is not None:
         bits = size.get("bits_per_event")
-        coding = "" if bits is None else f", {bits:.3g} bit per electron in all"
+        coding = "" if bits is None else f", {bits:.3g} bit per electron"
         rows.append(("electrons", f"{counting.n_events}, {size['events_per_frame']:.4g} per frame{coding}"))
     return rows
+
+
+def _upper(limit: float | None) -> str:
+    return "none" if limit is None or math.isinf(limit) else f"{limit:.4g}"
 
 
 def _axis_text(axis: Any) -> str:

@@ -109,11 +109,11 @@ class Inspection:
             ("other readers", ", ".join(others)),
             ("scan", self._scan_text()),
             ("alternatives", _some([shape_text(shape) for shape in self.scan_shape_alternatives])),
-            ("flyback", f"{self.flyback_columns} columns" if self.flyback_columns else ""),
+            ("flyback", f"columns at the end of each row: {self.flyback_columns}" if self.flyback_columns else ""),
             ("detector", f"{shape_text(self.frame_shape)} pixels, {self.dtype or 'electron events'}"),
             ("frames", state),
             ("size", f"{format_size(self.raw_bytes)} of pixels, {held} on disk"),
-            ("files", _some(self.files)),
+            ("files", _files_text(self.files)),
             *((name.replace("_", " "), text) for name, text in self.known.items()),
             ("not known", ", ".join(name.replace("_", " ") for name in self.missing)),
             ("electrons", "" if self.events_per_frame is None else f"about {self.events_per_frame:.3g} per frame"),
@@ -355,6 +355,15 @@ def _sampled_rate(source: Source) -> float | None:
         return None
     indptr, _ = count_frames(few.read_frames(0, len(few.chosen)), limits.background, limits.xray, "stemstore")
     return float(indptr[-1]) / len(few.chosen)
+
+
+def _files_text(files: list[str]) -> str:
+    """Names of the first files, with their folder where it is the same."""
+    folders = {os.path.dirname(path) for path in files}  # noqa: PTH120  # may be URLs
+    if len(files) <= 1 or len(folders) > 1 or folders == {""}:
+        return _some(files)
+    names = [os.path.basename(path) for path in files]  # noqa: PTH119  # may be URLs
+    return f"{len(files)} in {folders.pop()}: {_some(names)}"
 
 
 def _some(texts: list[str]) -> str:

@@ -134,7 +134,7 @@ def test_guesses_are_told(opened):
     text = str(found)
     assert "6 x 7 positions (from guessed)" in text
     assert "7 x 6" in text
-    assert "1 columns" in text
+    assert "columns at the end of each row: 1" in text
 
 
 def test_known_and_missing_values(opened):
@@ -217,6 +217,16 @@ def test_text_is_aligned_and_complete(opened):
     assert "part4.data and 2 more" in text
     assert "module 3 ends early" in text
     assert all(line[width - 2 : width] == "  " and line[width] != " " for line in text.splitlines())
+
+
+def test_files_of_one_folder_share_it(opened):
+    """The folder of many files is written once."""
+    source = opened(Source())
+    files = [SourceFile(path=f"/data/scan 4/part{number}.data", size=1) for number in range(7)]
+    source.metadata = source.metadata.model_copy(update={"files": files})
+    text = str(inspect("anything", "npy"))
+    assert "7 in /data/scan 4: part0.data, part1.data" in text
+    assert text.count("/data/scan 4") == 1
 
 
 def test_result_is_plain(plain):
