@@ -42,10 +42,15 @@ class Counter:
     def read_events(self, start: int, stop: int) -> Events:
         """Read and count the frames of flat scan positions ``start <= i < stop``."""
         from stemstore.kernels.counting import count_frames
+        from stemstore.store.scratch import lease
 
-        frames = self.source.read_frames(start, stop)
-        indptr, indices = count_frames(frames, self.thresholds.background, self.thresholds.xray, self.rule)
-        return Events(indptr, indices, self.source.frame_shape)
+        source = self.source
+        n_bytes = (stop - start) * math.prod(source.frame_shape) * source.dtype.itemsize
+        with lease(n_bytes) as buffer:  # reused by the thread: fresh pages cost as much as reading them
+            frames = buffer[:n_bytes].view(source.dtype).reshape(stop - start, *source.frame_shape)
+            source.read_frames(start, stop, out=frames)
+            indptr, indices = count_frames(frames, self.thresholds.background, self.thresholds.xray, self.rule)
+        return Events(indptr, indices, source.frame_shape)
 
 
 def read_block(

@@ -137,8 +137,10 @@ def make_plan(
 def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> DensePlan:
     from stemstore.store.layout import MAX_SHARD_BYTES, dense_layout
 
-    # A worker holds one shard of frames and, at worst, as many compressed bytes.
-    largest = min(MAX_SHARD_BYTES, max(1, budget // (2 * workers)))
+    # A worker holds one shard of frames and, at worst, as many compressed bytes. The layout follows from the budget
+    # alone, so that it does not depend on the number of workers.
+    frame_bytes = math.prod(source.frame_shape) * source.dtype.itemsize
+    largest = min(MAX_SHARD_BYTES, max(frame_bytes, budget // 2))
     layout = dense_layout(source.scan_shape, source.frame_shape, source.dtype, profile=profile, max_shard_bytes=largest)
     per_worker = 2 * math.prod(layout.shard) * source.dtype.itemsize
     workers = fitting_workers(workers, per_worker, budget)

@@ -10,6 +10,7 @@ import numpy as np
 
 from stemstore.conversion.count import read_block
 from stemstore.conversion.summary import Summariser
+from stemstore.selection import flatten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -80,10 +81,10 @@ def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, In
     lengths = tuple(part.stop - part.start for part in slices)
     frames = np.empty((*lengths, *source.frame_shape), source.dtype)
     rows = frames.reshape(-1, lengths[-1], *source.frame_shape)
-    grid = np.arange(math.prod(source.scan_shape)).reshape(source.scan_shape)[slices].reshape(-1, lengths[-1])
-    for row, positions in zip(rows, grid, strict=True):
+    flat = flatten(tuple(range(part.start, part.stop) for part in slices), source.scan_shape)
+    for row, positions in zip(rows, flat.reshape(-1, lengths[-1]), strict=True):
         source.read_frames(int(positions[0]), int(positions[-1]) + 1, out=row)
-    return frames, grid.reshape(-1)
+    return frames, flat
 
 
 def _records(source: FrameSource | EventSource, flat: Int64Array, *parts: dict[str, Any]) -> PartitionRecords:

@@ -42,9 +42,12 @@ _lock = threading.Lock()
 
 
 def is_store(url: str | os.PathLike[str]) -> bool:
-    """Tell whether `url` leads to a stemstore store, finished or not; one small object is read, nothing is raised."""
+    """Tell whether `url` leads to a store, finished or not, or to where one is being written; nothing is raised."""
     try:
-        return isinstance(read_root(open_storage(url)).get("attributes", {}).get(ATTRIBUTE), dict)
+        storage = open_storage(url)
+        return isinstance(read_root(storage).get("attributes", {}).get(ATTRIBUTE), dict)
+    except NotFoundError:
+        return bool(parts_of(storage.root))
     except (StemStoreError, OSError, ValueError, ImportError, AttributeError):
         return False
 
@@ -156,7 +159,7 @@ def _dims(document: ScanDocument) -> tuple[str, ...]:
 
 def _incomplete(url: str, why: str) -> ConversionIncompleteError:
     msg = (
-        f"the conversion to '{url}' did not finish: {why}; run the same convert command with --resume, "
-        "or open it with allow_incomplete=True to see the frames that exist"
+        f"the conversion to '{url}' did not finish: {why}; convert again (and remove what is "
+        "left), or open it with allow_incomplete=True to see the frames that exist"
     )
     return ConversionIncompleteError(msg, url=url)

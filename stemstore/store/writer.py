@@ -101,7 +101,7 @@ class StoreWriter:
         make_room(target, overwrite=overwrite)
         storage = open_storage(working)
         if storage.keys(""):
-            msg = f"'{working}' exists: a conversion of this uuid is under way; resume it or remove the folder"
+            msg = f"'{working}' exists: a conversion of this uuid is under way; wait for it or remove the folder"
             raise DestinationExistsError(msg, url=working)
         write_plan(storage, document, layout, target.root, overwrite=overwrite)
         storage.put(ROOT, [metadata_objects(document, [])[ROOT]])
