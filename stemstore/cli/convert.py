@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from stemstore.cli import options
-from stemstore.cli.output import notify, print_facts, print_json
+from stemstore.cli.output import notify, print_facts, print_json, times_text
 from stemstore.cli.progress import shown
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
 
@@ -219,7 +219,7 @@ def _report_facts(report: Any) -> list[tuple[str, str]]:
         ("store", f"{report.url} ({report.profile})"),
         ("shape", _by(report.shape)),
         ("frames", ", ".join(f"{number} {name}" for name, number in report.frames.items() if number)),
-        ("size", f"{format_size(report.stored_bytes)}, compressed {ratio:.3g} times"),
+        ("size", f"{format_size(report.stored_bytes)}, compressed {times_text(ratio)}"),
         ("time", f"{report.seconds:.1f} s, {rate:.0f} MB/s of pixels, {report.workers} threads"),
     ]
     if report.n_events is not None:

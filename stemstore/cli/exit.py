@@ -20,7 +20,8 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 
-OK, FAILED, USAGE, UNREADABLE, EXISTS, MISMATCH, BUDGET, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 4, 5, 6, 130, 141
+OK, FAILED, USAGE, UNREADABLE, EXISTS, MISMATCH, BUDGET = range(7)
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143  # 128 and the number of the signal, as shells report it
 
 CODES: dict[type[BaseException], int] = {
     InputError: USAGE,
@@ -36,7 +37,7 @@ CODES: dict[type[BaseException], int] = {
     MemoryBudgetError: BUDGET,
     MemoryError: BUDGET,
     KeyboardInterrupt: INTERRUPTED,
-    BrokenPipeError: PIPE_CLOSED,  # as the shell reports a program that SIGPIPE ended
+    BrokenPipeError: PIPE_CLOSED,
 }
 """Exit code of every error class; the most special class of an error counts, and what is not listed is 1."""
 
@@ -52,6 +53,7 @@ MEANING = {
     MISMATCH: "checksum mismatch",
     BUDGET: "out of memory budget or disk space",
     INTERRUPTED: "interrupted",
+    TERMINATED: "terminated",
 }
 
 HINTS: dict[type[BaseException], str] = {

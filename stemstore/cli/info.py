@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stemstore.cli import options  # noqa: TC001  # typer evaluates the annotations
-from stemstore.cli.output import notify, print_facts, print_json, print_line, print_table
+from stemstore.cli.output import notify, print_facts, print_json, print_line, print_table, times_text
 from stemstore.config import format_size
 
 if TYPE_CHECKING:
@@ -119,13 +119,27 @@ def _facts(scan: StoredScan, size: dict[str, Any]) -> list[tuple[str, str]]:
             ("flyback", f"columns at the end of each row: {document.acquisition.flyback_columns}, hidden when opened")
         )
     if size["stored_bytes"] is not None:
-        ratio = f"compressed {size['compression_ratio']:.3g} times"
+        ratio = f"compressed {times_text(size['compression_ratio'])}"
         rows.append(("stored", f"{format_size(size['stored_bytes'])} in {size['n_shards']} shards, {ratio}"))
+    rows += [(f"array {info.path}", _pieces(info)) for info in scan.head.arrays.values() if info.shard is not None]
     for name in ("beam_energy", "semi_convergence_angle", "camera_length", "dwell_time", "scan_rotation"):
         quantity = getattr(document.acquisition, name)
         if quantity is not None:
             rows.append((name.replace("_", " "), f"{quantity.value:g} {quantity.unit} (from {quantity.source})"))
-    return rows + _counting_facts(document.counting, size)
+    return rows + _counting_facts(document.counting, size) + _origin(document.history)
+
+
+def _pieces(info: Any) -> str:
+    grid = math.prod(-(-extent // shard) for extent, shard in zip(info.shape, info.shard, strict=True))
+    return f"chunks of {_by(info.chunk)}, shards of {_by(info.shard)}, {grid} of them"
+
+
+def _origin(history: list[Any]) -> list[tuple[str, str]]:
+    """Tell what was done last, and from what."""
+    if not history:
+        return []
+    entry = history[-1]
+    return [("history", f"{entry.operation} on {entry.time}, {len(entry.inputs)} files; {_software(entry)}")]
 
 
 def _counting_facts(counting: Any, size: dict[str, Any]) -> list[tuple[str, str]]:
@@ -154,12 +168,18 @@ def _axis_text(axis: Any) -> str:
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
-    extents = (entry[name] for name in ("shape", "chunk", "shard"))
-    return (entry["path"], *("x".join(map(str, shape)) if shape else "-" for shape in extents), entry["dtype"])
+    return (entry["path"], *(_by(entry[name]) for name in ("shape", "chunk", "shard")), entry["dtype"])
 
 
 def _step(entry: Any) -> tuple[str, ...]:
-    software = ", ".join(f"{name} {version}" for name, version in entry.software.items())
     inputs = ", ".join(source.path for source in entry.inputs[:3])
     more = f" and {len(entry.inputs) - 3} more" if len(entry.inputs) > 3 else ""  # noqa: PLR2004  # as shown above
-    return (entry.time, entry.operation, software, inputs + more)
+    return (entry.time, entry.operation, _software(entry), inputs + more)
+
+
+def _software(entry: Any) -> str:
+    return ", ".join(f"{name} {version}" for name, version in entry.software.items())
+
+
+def _by(shape: tuple[int, ...] | None) -> str:
+    return "-" if not shape else "x".join(map(str, shape))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ import typer
 
 from stemstore import __version__
 from stemstore.cli import convert, demo, doctor, info, inspect, readers, virtual
+from stemstore.cli.exit import TERMINATED
 from stemstore.cli.verb import Verb, exit_codes_text
 
 if TYPE_CHECKING:
@@ -81,9 +83,15 @@ for verb in VERBS:
     app.command(name, cls=Verb, epilog=f"Example: {verb.EXAMPLE}")(verb.run)
 
 
+def _terminate(*_: object) -> None:
+    """End as after Ctrl-C, so that a conversion which a batch system stops leaves nothing behind."""
+    raise SystemExit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line; the entry point of the package."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # closed, or replaced by something simpler
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are no text
+    signal.signal(signal.SIGTERM, _terminate)
     app()

@@ -84,6 +84,11 @@ def _print(table: Table) -> None:
         print_line(line.rstrip())
 
 
+def times_text(ratio: float) -> str:
+    """Write how many times smaller something is, without an exponent."""
+    return f"{ratio:.3g} times" if ratio < 100 else f"{ratio:.0f} times"  # noqa: PLR2004  # three digits
+
+
 def print_line(text: str = "") -> None:
     """Print a line of a result."""
     if sys.stdout is not None:

@@ -1,6 +1,8 @@
 """The verb ``convert``."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -144,6 +146,27 @@ def test_interruption_leaves_nothing_behind(call, raw, tmp_path, monkeypatch):
     result = call("convert", raw, tmp_path / "a.zarr", "--progress", "none")
     assert result.exit_code == 130
     assert result.stderr == "error: interrupted\n"
+    assert contents(tmp_path) == []
+
+
+TERMINATED = """
+import os, signal, sys, time
+import stemstore.conversion.run as run
+from stemstore.cli.main import main
+def write_frames(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+run.write_frames = write_frames
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is Unix's")
+def test_termination_leaves_nothing_behind(raw, tmp_path):
+    """A batch system that stops the job gets 143, and no half-written store stays."""
+    command = [sys.executable, "-c", TERMINATED, "convert", raw, str(tmp_path / "a.zarr"), "--progress", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "")
     assert contents(tmp_path) == []
 
 

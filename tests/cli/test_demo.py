@@ -30,7 +30,7 @@ def test_defaults(call, calls):
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[1:3] == [["recall", "0.97", ">", "0.96", "yes"], ["phase", "0.5", ">", "0.9", "yes"]]
     assert lines[-1] == [str(Path("stemstore-demo") / "report.html")]
-    assert calls == [(Path("stemstore-demo"), {"scan_shape": (40, 40), "dose": 120.0, "seed": 7})]
+    assert calls == [(Path("stemstore-demo"), {"scan_shape": (40, 40), "dose": 120.0, "seed": 0})]
     assert result.stderr == "simulating: 0 of 1 after 0 s\n"
 
 

@@ -16,6 +16,8 @@ def test_summary(call, store):
     assert "complete" in text
     assert "20 valid" in text
     assert "300 keV (from user)" in text
+    assert "chunks of 4x8x16x16, shards of 4x8x16x16, 1 of them" in text
+    assert "convert on 20" in text
     assert "ARRAY" not in text
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stemstore.cli.output import plain, print_facts, print_json, print_table
+from stemstore.cli.output import plain, print_facts, print_json, print_table, times_text
 
 
 @dataclass
@@ -59,6 +59,12 @@ def test_table_has_a_head(capsys):
     """Columns are aligned below their names."""
     print_table(("NAME", "N"), [("a", "1"), ("long name", "22")])
     assert capsys.readouterr().out.splitlines() == ["NAME       N", "a          1", "long name  22"]
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(0.5, "0.5 times"), (12.34, "12.3 times"), (1560.4, "1560 times")])
+def test_ratios_have_no_exponent(ratio, text):
+    """Large ratios are whole numbers."""
+    assert times_text(ratio) == text
 
 
 class Terminal(io.StringIO):
