@@ -180,10 +180,10 @@ def test_warnings_of_the_source_are_told(call, raw, tmp_path):
 
 def test_environment_gives_settings(document, raw, tmp_path):
     """Settings of the environment count, and the history keeps them."""
-    environment = {"STEMSTORE_PROFILE": "raw", "STEMSTORE_COUNT": "0", "STEMSTORE_PROGRESS": "none"}
+    environment = {"STEMSTORE_PROFILE": "raw", "STEMSTORE_XRAY_SIGMA": "90", "STEMSTORE_PROGRESS": "none"}
     document("convert", raw, tmp_path / "a.zarr", env=environment)
     parameters = document("info", tmp_path / "a.zarr")["document"]["history"][0]["parameters"]
-    assert (parameters["profile"], parameters["count"]) == ("raw", False)
+    assert (parameters["profile"], parameters["xray_sigma"]) == ("raw", 90)
 
 
 def test_calibration_is_stored(document, store):

@@ -10,8 +10,8 @@ import pytest
 from stemstore import __version__
 from stemstore.cli.main import VERBS
 
-# pydantic is left out: recent releases of typer read every argument with it
-HEAVY = ("numpy", "zarr", "xarray", "dask", "numba", "scipy", "h5py", "fsspec", "rich", "stemstore_schemas")
+# without pydantic and rich, which some releases of typer import themselves
+HEAVY = ("numpy", "zarr", "xarray", "dask", "numba", "scipy", "h5py", "fsspec", "stemstore_schemas")
 
 
 def started(*args, **more):
