@@ -64,11 +64,10 @@ def test_result_does_not_depend_on_workers(tmp_path, raw, count):
     for workers in (1, 3):
         stemstore.convert(raw, tmp_path / f"{workers}.zarr", count=count, workers=workers)
     inside = "events" if count else "intensity"
-    trees = [
-        {p.relative_to(tmp_path / f"{n}.zarr"): p.read_bytes() for p in (tmp_path / f"{n}.zarr" / inside).rglob("[0-9]*")
-         if p.is_file()}
-        for n in (1, 3)
-    ]  # fmt: skip
+    trees = []
+    for workers in (1, 3):
+        shards = [p for p in (tmp_path / f"{workers}.zarr" / inside).rglob("[0-9]*") if p.is_file()]
+        trees.append({p.relative_to(tmp_path / f"{workers}.zarr"): p.read_bytes() for p in shards})
     assert trees[0] == trees[1]
     assert trees[0]
 

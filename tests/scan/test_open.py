@@ -1,0 +1,188 @@
+"""Stores and raw files open as the same labelled dataset."""
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+import stemstore
+from stemstore.errors import InputError, NotFoundError, StaleStoreError
+from stemstore.scan.lazy import selection_of
+from stemstore.testing.arrays import ArrayFrames
+from stemstore_schemas import Acquisition, SourceMetadata
+
+FRAMES = np.random.default_rng(8).integers(0, 500, (5, 6, 12, 10)).astype(np.uint16)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A raw file and the stores made of it."""
+    np.save(tmp_path / "raw.npy", FRAMES)
+    limits = {"background_threshold": 400, "xray_threshold": 10_000}
+    known = {"scan_step": "0.5 nm", "detector_step": "1 mrad", "beam_energy": 300}
+    stemstore.convert(tmp_path / "raw.npy", tmp_path / "dense.zarr", **known)
+    stemstore.convert(tmp_path / "raw.npy", tmp_path / "counted.zarr", count=True, **limits, **known)
+    return tmp_path
+
+
+def test_raw_file_and_store_give_the_same_dataset(files):
+    """Values, dims, coordinates and units are the same."""
+    raw = stemstore.open(files / "raw.npy", scan_step=0.5, detector_step=1.0, beam_energy=300)
+    store = stemstore.open(files / "dense.zarr")
+    xr.testing.assert_allclose(raw, store)
+    assert {c: store[c].attrs["units"] for c in "yx"} == {"y": "nm", "x": "nm"}
+    assert store.kx.attrs["units"] == raw.kx.attrs["units"] == "1/angstrom"
+    assert store.intensity.dims == ("y", "x", "ky", "kx")
+
+
+def test_pixel_numbers_are_coordinates_too(files):
+    """Stored indices survive any selection."""
+    part = stemstore.open(files / "dense.zarr").isel(y=slice(1, 4), kx=[7, 2])
+    assert list(part.y_pixel.values) == [1, 2, 3]
+    assert list(part.kx_pixel.values) == [7, 2]
+    assert part.sel(y=1.0).y_pixel.item() == 2
+
+
+def test_zero_of_the_detector_axes_is_the_optic_axis(files):
+    """Without a stated centre the middle of the frame is taken; a stated one is kept."""
+    ds = stemstore.open(files / "raw.npy", detector_step=2.0)
+    np.testing.assert_allclose(ds.ky, 2.0 * (np.arange(12) - 5.5))
+    ds = stemstore.open(files / "raw.npy", detector_step=(2.0, 3.0), detector_center=(4, 2.5))
+    np.testing.assert_allclose(ds.kx, 3.0 * (np.arange(10) - 2.5))
+    assert ds.ky.attrs["units"] == "mrad"
+
+
+def test_counted_scans_look_like_arrays(files):
+    """A counted scan is an array of electrons per pixel with the same axes."""
+    ds = stemstore.open(files / "counted.zarr")
+    assert ds.intensity.dtype == np.uint8
+    assert ds.intensity.shape == FRAMES.shape
+    assert stemstore.explain(ds).startswith("fused")
+
+
+def test_opening_reads_no_pixel(files, monkeypatch):
+    """Opening and selecting touch metadata only."""
+    from stemstore.store.arrays import StoredFrames
+
+    def fail(self, *_):
+        raise AssertionError("pixels were read")  # noqa: EM101  # fails the test
+
+    monkeypatch.setattr(StoredFrames, "read", fail)
+    part = stemstore.open(files / "dense.zarr").isel(y=2)
+    assert "dask" in repr(part)
+    with pytest.raises(AssertionError, match="pixels were read"):
+        part.compute(scheduler="sync")
+
+
+def test_repeated_frames_keep_an_axis_of_their_own(dataset_of):
+    """Exposures of one position are never merged."""
+    ds = dataset_of(ArrayFrames(np.arange(2 * 3 * 4 * 5 * 6, dtype=np.uint16).reshape(2, 3, 4, 5, 6)))
+    assert ds.intensity.dims == ("frame", "y", "x", "ky", "kx")
+    assert stemstore.center_of_mass(ds).com_y.dims == ("frame", "y", "x")
+
+
+def test_stack_without_scan_shape_stays_a_stack(tmp_path):
+    """No square root is taken: 16 frames are 16 frames."""
+    np.save(tmp_path / "stack.npy", FRAMES.reshape(30, 12, 10)[:16])
+    ds = stemstore.open(tmp_path / "stack.npy")
+    assert ds.intensity.dims == ("frame", "ky", "kx")
+    ds = stemstore.open(tmp_path / "stack.npy", scan_shape=(2, 8))
+    assert ds.sizes["x"] == 8
+
+
+def test_flyback_columns_are_hidden_unless_asked_for():
+    """The last columns of every row are there but not shown."""
+    from stemstore.scan.calibration import Calibration
+    from stemstore.scan.open import build
+    from stemstore.sources.streaming import FrameScan
+
+    scan = FrameScan(ArrayFrames(FRAMES))
+    args = (scan, [], Acquisition(flyback_columns=1, scan_shape=(5, 6), scan_shape_source="header"), Calibration(), "a")
+    hidden, shown = build(*args, flyback=False), build(*args, flyback=True)
+    assert (hidden.sizes["x"], shown.sizes["x"]) == (5, 6)
+    assert stemstore.virtual_image(hidden, np.ones((12, 10), bool)).sum() == FRAMES[:, :5].sum()
+
+
+def test_axes_of_the_files_are_used():
+    """What a reader knows about axes becomes coordinates; the user's word comes first."""
+    from stemstore.scan.calibration import Calibration, complete_axes
+    from stemstore_schemas import Axis
+
+    known = [Axis(name="y", size=5, unit="nm", step=0.2, origin=7.0, source="header")]
+    acquisition = SourceMetadata().acquisition
+    y, x, *_ = complete_axes(known, FRAMES.shape, acquisition)
+    assert (y.step, y.origin, x.unit) == (0.2, 7.0, "pixel")
+    y, *_ = complete_axes(known, FRAMES.shape, acquisition, Calibration(scan_step="3 angstrom"))
+    assert (y.step, y.unit, y.source) == (3.0, "angstrom", "user")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"scan_step": -1}, "must be positive"),
+        ({"scan_step": (1, 2, 3)}, "pair"),
+        ({"detector_step": "3 bananas"}, "bananas"),
+        ({"beam_energy": "fast"}, "beam_energy"),
+        ({"detector_center": (1, 2)}, "detector_step"),
+    ],
+    ids=["negative", "triple", "unit", "text", "centre"],
+)
+def test_calibrations_that_make_no_sense_are_refused(files, options, match):
+    """The message names the option."""
+    with pytest.raises(InputError, match=match):
+        stemstore.open(files / "raw.npy", **options)
+
+
+def test_reader_options_are_refused_for_stores(files):
+    """A store knows its shape."""
+    with pytest.raises(InputError, match="scan_shape"):
+        stemstore.open(files / "dense.zarr", scan_shape=(6, 5))
+
+
+def test_missing_paths_are_named(tmp_path):
+    """A path that is not there."""
+    with pytest.raises(NotFoundError, match=r"nothing\.zarr"):
+        stemstore.open(tmp_path / "nothing.zarr")
+
+
+def test_replacing_a_store_under_its_path_is_noticed(files):
+    """An open scan does not silently read another store; opening again gives the new one."""
+    ds = stemstore.open(files / "dense.zarr")
+    assert ds.intensity[0, 0, 0, 0].values == FRAMES[0, 0, 0, 0]
+    np.save(files / "raw.npy", FRAMES + 1)
+    stemstore.convert(files / "raw.npy", files / "dense.zarr", overwrite=True)
+    with pytest.raises(StaleStoreError, match="open it again"):
+        ds.intensity[0, 0, 0, 0].compute()
+    assert stemstore.open(files / "dense.zarr").intensity[0, 0, 0, 0].values == FRAMES[0, 0, 0, 0] + 1
+
+
+def test_xarray_engine_opens_stores_and_raw_files(files):
+    """engine="stemstore" gives the dataset; a finished store is recognised without it."""
+    for target in ("dense.zarr", "raw.npy"):
+        with xr.open_dataset(files / target, engine="stemstore") as ds:
+            np.testing.assert_array_equal(ds.intensity, FRAMES)
+    with xr.open_dataset(files / "raw.npy", engine="stemstore", options={"scan_step": 2}, chunks={}) as ds:
+        assert ds.y.values[1] == 2
+        mask = np.ones((12, 10), bool)
+        np.testing.assert_array_equal(stemstore.virtual_image(ds, mask), FRAMES.sum((2, 3)))
+
+
+def test_lazy_scans_travel_to_other_processes(files):
+    """The process scheduler reads through pickled sources."""
+    ds = stemstore.open(files / "counted.zarr")
+    image = stemstore.virtual_image(ds, np.ones((12, 10), bool))
+    expected = image.compute(scheduler="sync")
+    with dask.config.set(scheduler="processes", num_workers=2):
+        np.testing.assert_array_equal(image.compute(), expected)
+    assert selection_of(ds.intensity.data) is not None
+
+
+def test_distributed_workers_run_operations(files):
+    """The same numbers come from a cluster of two processes."""
+    distributed = pytest.importorskip("distributed")
+    ds = stemstore.open(files / "dense.zarr")
+    mask = np.ones((12, 10), bool)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, distributed.Client(cluster):
+        np.testing.assert_array_equal(stemstore.virtual_image(ds, mask).compute(), FRAMES.sum((2, 3)))
+        np.testing.assert_allclose(stemstore.mean_pattern(ds).compute(), FRAMES.mean((0, 1)))
