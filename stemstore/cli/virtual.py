@@ -43,6 +43,8 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     ] = False,
     reader: options.Reader = None,
     scan_shape: options.ScanShape = None,
+    flyback: options.Flyback = None,
+    format_version: options.FormatVersion = None,
     option: options.Option = None,
     beam_energy: options.BeamEnergy = None,
     scan_step: options.ScanStep = None,
@@ -56,6 +58,8 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     """
     given = options.source_options(
         scan_shape=scan_shape,
+        flyback=flyback,
+        format_version=format_version,
         option=option,
         beam_energy=beam_energy,
         scan_step=scan_step,

@@ -5,6 +5,7 @@ import pytest
 
 import stemstore
 from stemstore.cli.image import scale_bar
+from stemstore.testing import write_sectors
 
 
 def by_hand(frames, inner, outer):
@@ -43,6 +44,16 @@ def test_rectangle(document, raw, frames):
 def test_center_in_pixels(document, raw, frames):
     """A disk about a given pixel."""
     assert document("virtual", raw, "--disk", "0.5", "--center", "3,12")["sum"] == frames[:, :, 3, 12].sum()
+
+
+def test_flyback_of_raw_data_is_hidden(document, tmp_path):
+    """Columns taken while the beam flew back are no part of the image, with a format version other than the latest."""
+    frames = np.random.default_rng(3).poisson(1, (2 * 4, 576, 576)).astype(np.uint16)
+    write_sectors(tmp_path, frames, (2, 3), flyback_columns=1, version=4)
+    options = ["--reader", "ncem_sectors", "--format-version", "4", "--disk", "9"]
+    found = document("virtual", tmp_path, *options, "--flyback", "1")
+    assert found["shape"] == [2, 3]
+    assert found["sum"] < document("virtual", tmp_path, *options, "--flyback", "0")["sum"]
 
 
 def test_calibration_given_for_raw_data(document, raw, frames):
