@@ -292,7 +292,7 @@ def _report(job: Job, document: ScanDocument, url: str, seconds: float) -> Conve
 
     plan, source = job.plan, job.plan.source
     commit = read_commit(open_storage(url))
-    itemsize = np.dtype(getattr(source, "dtype", np.uint8)).itemsize
+    itemsize = np.dtype(getattr(source, "dtype", np.uint16)).itemsize  # events came from 16-bit pixels
     counter = plan.counter if isinstance(plan, CountedPlan) else None
     return ConversionReport(
         url=url,

@@ -114,7 +114,18 @@ def _finish(axis: Axis, step: Quantity | None, center: float | None, acquisition
                 "give detector_step as well, or pass center=… to the virtual detector"
             )
             raise InputError(msg, key="detector_center")
-    return _reciprocal(axis.model_copy(update=changes), acquisition)
+    axis = axis.model_copy(update=changes)
+    return _in_nanometre(axis) if axis.name in ("y", "x") else _reciprocal(axis, acquisition)
+
+
+def _in_nanometre(axis: Axis) -> Axis:
+    """Express a calibrated scan axis in nm."""
+    from stemstore.scan.coordinates import unit_factor
+
+    if axis.unit in ("pixel", "nm"):
+        return axis
+    factor = unit_factor(axis.unit, "nm", None, axis.name)
+    return axis.model_copy(update={"unit": "nm", "step": axis.step * factor, "origin": axis.origin * factor})
 
 
 def _reciprocal(axis: Axis, acquisition: Acquisition) -> Axis:

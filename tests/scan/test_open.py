@@ -113,7 +113,7 @@ def test_axes_of_the_files_are_used():
     y, x, *_ = complete_axes(known, FRAMES.shape, acquisition)
     assert (y.step, y.origin, x.unit) == (0.2, 7.0, "pixel")
     y, *_ = complete_axes(known, FRAMES.shape, acquisition, Calibration(scan_step="3 angstrom"))
-    assert (y.step, y.unit, y.source) == (3.0, "angstrom", "user")
+    assert (y.step, y.unit, y.source) == (pytest.approx(0.3), "nm", "user")
 
 
 @pytest.mark.parametrize(
