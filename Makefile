@@ -13,7 +13,6 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: demo test test-all lint docs notebooks benchmark format clean help
 
 demo: $(VENV)/installed-view ## make a synthetic scan, analyse it, write a report (needs no data)
-	@echo "the last line is the path of the report"
 	$(BIN)/stemstore demo $(DEMO)
 
 test: lint ## linters, types, import contracts, schemas and the quick tests
