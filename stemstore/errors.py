@@ -60,6 +60,10 @@ class StemStoreError(Exception):
         return (_rebuild, (type(self), str(self), self.context))
 
 
+class ScanWarning(UserWarning):
+    """Something about raw files is odd or was guessed; the scan opens all the same."""
+
+
 def _rebuild(cls: type[StemStoreError], message: str, context: dict[str, Any]) -> StemStoreError:
     return cls(message, **context)
 

@@ -6,14 +6,18 @@ written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import sys
+import warnings
 from typing import IO, TYPE_CHECKING, Any
 
+from stemstore.errors import ScanWarning
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.table import Table
 
@@ -93,6 +97,16 @@ def print_line(text: str = "") -> None:
     """Print a line of a result."""
     if sys.stdout is not None:
         sys.stdout.write(text + "\n")
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Tell warnings about raw files on stderr, in the tone of errors, instead of Python's."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ScanWarning)
+        yield
+    for warning in caught:
+        notify(f"warning: {warning.message}")
 
 
 def notify(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from stemstore.cli import options
-from stemstore.cli.output import notify, print_facts, print_json
+from stemstore.cli.output import notify, print_facts, print_json, told
 from stemstore.errors import InputError
 
 EXAMPLE = "stemstore virtual scan_42.zarr --annulus 20 60 --unit mrad -o adf.png"
@@ -73,7 +73,9 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
 
     if output is not None:
         check_target(output, overwrite=overwrite)
-    image = virtual_image(open_scan(scan, reader=reader, **given), shape).compute()
+    with told():
+        opened = open_scan(scan, reader=reader, **given)
+    image = virtual_image(opened, shape).compute()
     if output is not None:
         write_image(output, image, overwrite=overwrite)
         notify(f"wrote {output}")

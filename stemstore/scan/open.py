@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
+from stemstore.errors import InputError, ScanWarning
 from stemstore.scan.calibration import Calibration, complete_axes
 
 if TYPE_CHECKING:
@@ -58,6 +60,12 @@ def open_scan(
         physical units where calibrated, and the stored pixel numbers ``y_pixel`` … ``kx_pixel``. ``valid`` (y, x)
         is there when a frame is missing (0) or partial (1).
 
+    Warns
+    -----
+    ScanWarning
+        Raw files are odd (truncated, lost or double records) or something was guessed (the flyback column); the same
+        lines stand in the attribute ``warnings``.
+
     Raises
     ------
     NotFoundError, UnknownFormatError, AmbiguousFormatError
@@ -81,8 +89,6 @@ def open_scan(
     paths = [os.fspath(url)] if isinstance(url, (str, os.PathLike)) else [os.fspath(part) for part in url]
     if reader is None and len(paths) == 1 and is_store(paths[0]):
         if reader_options:
-            from stemstore.errors import InputError
-
             msg = f"{paths[0]!r} is a store and takes no options {sorted(reader_options)}; leave them out"
             raise InputError(msg, url=paths[0], found=sorted(reader_options))
         stored = open_store(paths[0], allow_incomplete=allow_incomplete)
@@ -90,8 +96,10 @@ def open_scan(
         return build(stored, document.axes, document.acquisition, calibration, paths[0], flyback=flyback)
     source = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
     metadata = source.metadata
-    raw = scan_source(source)
-    return build(raw, metadata.axes, metadata.acquisition, calibration, paths[0], flyback=flyback)
+    for text in metadata.warnings:
+        warnings.warn(f"{paths[0]}: {text}", ScanWarning, stacklevel=2)
+    dataset = build(scan_source(source), metadata.axes, metadata.acquisition, calibration, paths[0], flyback=flyback)
+    return dataset.assign_attrs(warnings=list(metadata.warnings)) if metadata.warnings else dataset
 
 
 def build(

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import stemstore
-from stemstore.errors import InputError, NotFoundError, StaleStoreError
+from stemstore.errors import InputError, NotFoundError, ScanWarning, StaleStoreError
 from stemstore.scan.lazy import selection_of
 from stemstore.testing.arrays import ArrayFrames
 from stemstore_schemas import Acquisition, SourceMetadata
@@ -88,6 +88,15 @@ def test_stack_without_scan_shape_stays_a_stack(tmp_path):
     assert ds.intensity.dims == ("frame", "ky", "kx")
     ds = stemstore.open(tmp_path / "stack.npy", scan_shape=(2, 8))
     assert ds.sizes["x"] == 8
+
+
+def test_oddities_of_raw_files_are_told(tmp_path):
+    """A truncated file opens with a warning, which also stands in the attributes."""
+    (tmp_path / "a.raw").write_bytes(FRAMES.tobytes()[:-7])
+    with pytest.warns(ScanWarning, match=r"a\.raw"):
+        ds = stemstore.open(tmp_path / "a.raw", reader="raw_binary", detector_shape=(12, 10), dtype="<u2")
+    assert ds.sizes["frame"] == 29
+    assert len(ds.attrs["warnings"]) >= 1
 
 
 def test_flyback_columns_are_hidden_unless_asked_for():
