@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stemstore.testing.prediction import disk_limit as disk_limit
     from stemstore.testing.prediction import expected_sum as expected_sum
     from stemstore.testing.prediction import predict_centre_of_mass as predict_centre_of_mass
+    from stemstore.testing.prediction import predict_image as predict_image
     from stemstore.testing.reader_tests import ReaderTests as ReaderTests
     from stemstore.testing.scan import Specimen as Specimen
     from stemstore.testing.scan import SyntheticScan as SyntheticScan
@@ -44,6 +45,7 @@ _WHERE = {
     "load_truth": "truth",
     "make_scan": "synthetic",
     "predict_centre_of_mass": "prediction",
+    "predict_image": "prediction",
     "truth_of": "synthetic",
     "write_scan": "synthetic",
     "write_sectors": "sectors",

@@ -14,7 +14,7 @@ from stemstore.testing.workers import map_ordered
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stemstore._types import FloatArray
+    from stemstore._types import BoolArray, FloatArray
     from stemstore.testing.scan import SyntheticScan
 
 DISPLACEMENT = 0.25  # pixels either way for the derivative of a disk's edge, well below its width
@@ -101,6 +101,50 @@ def predict_centre_of_mass(scan: SyntheticScan) -> tuple[CentreOfMass, CentreOfM
         electrons = scan.dose * np.array([item.share for item in chosen]).reshape(rows, columns)
         maps.append(CentreOfMass(expected, variance, electrons, float(radius)))
     return maps[0], maps[1]
+
+
+def predict_image(scan: SyntheticScan, mask: BoolArray) -> tuple[FloatArray, float]:
+    """Compute the expected virtual image of a detector mask, and how well one exposure can show it.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    mask : shape (ky, kx), bool
+        Pixels whose electrons are summed.
+
+    Returns
+    -------
+    expected : shape (y, x)
+        Mean number of electrons per frame at every visible scan position.
+    correlation
+        Pearson correlation of the image counted in one exposure with `expected`: ``sqrt(T / (T + V))`` with the
+        variance T of `expected` over the scan and the mean variance V of the noise, which for Poisson numbers is the
+        mean of `expected`. NaN when nothing is expected anywhere.
+
+    Raises
+    ------
+    InputError
+        The mask is not boolean or has another shape than the detector.
+    """
+    if mask.shape != scan.frame_shape or mask.dtype != np.bool_:
+        msg = (
+            f"mask of shape {mask.shape} and dtype {mask.dtype} does not select pixels of the detector; expected shape "
+            f"{scan.frame_shape} and dtype bool"
+        )
+        raise InputError(msg, key="mask", found=mask.shape, expected=scan.frame_shape)
+    weights = mask.astype(np.float64).ravel()
+    rows, columns = scan.scan_shape
+
+    def measure(position: int) -> float:
+        row, column = divmod(position, columns)
+        image = scan.pattern(scan.frame_number(row, column)).image(scan.frame_shape)
+        return scan.dose * float(weights @ image.ravel())
+
+    expected = np.array(list(map_ordered(measure, range(rows * columns)))).reshape(scan.scan_shape)
+    with np.errstate(invalid="ignore"):  # a mask that no electron reaches has no correlation
+        correlation = np.sqrt(expected.var() / (expected.var() + expected.mean()))
+    return expected, float(correlation)
 
 
 def expected_sum(scan: SyntheticScan, numbers: Iterable[int]) -> FloatArray:

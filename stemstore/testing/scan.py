@@ -17,10 +17,12 @@ from stemstore.testing.camera import Camera, entry_pixels
 from stemstore.testing.diffraction import Pattern
 from stemstore.testing.optics import Optics
 from stemstore.testing.specimen import (
+    DIFFUSE_BASE,
     Crystal,
     Particles,
     deflection,
     deformation_gradient,
+    diffuse_scattering,
     scatter_particles,
     stepped_strain,
 )
@@ -45,8 +47,11 @@ class Specimen:
         Symmetric strain on (row, column); positive = tension.
     rotation : shape (y, x), unit rad
         Rotation of the lattice, from the row axis towards the column axis.
-    bright_share, diffuse_share
-        Share of the electrons in the bright-field disk and in the diffuse background; the rest is in Bragg disks.
+    bright_share
+        Share of the coherent electrons, those outside the diffuse background, in the bright-field disk; the rest of
+        them is in Bragg disks.
+    diffuse_share : number or shape (y, x)
+        Share of all electrons in the diffuse background: one for a uniform specimen, or one per scan position.
     diffuse_width : unit pixel
         Standard deviation of the diffuse background.
     """
@@ -55,31 +60,32 @@ class Specimen:
     crystal: Crystal
     strain: FloatArray
     rotation: FloatArray
-    bright_share: float = 0.43
-    diffuse_share: float = 0.03
+    bright_share: float = 0.4433  # 0.43 of all electrons beside the particles
+    diffuse_share: float | FloatArray = DIFFUSE_BASE
     diffuse_width: float = 80.0
 
     def __post_init__(self) -> None:
-        if min(self.bright_share, self.diffuse_share) < 0 or self.bright_share + self.diffuse_share > 1:
-            msg = (
-                f"bright_share {self.bright_share!r} and diffuse_share {self.diffuse_share!r} of the specimen must be "
-                "at least 0 and sum up to at most 1"
-            )
-            raise InputError(msg, key="bright_share")
+        for key in ("bright_share", "diffuse_share"):
+            values = np.asarray(getattr(self, key))
+            if not (values.min() >= 0 and values.max() <= 1):  # also refuses NaN
+                found = (float(values.min()), float(values.max()))
+                msg = f"{key} of the specimen spans {found[0]} to {found[1]}; expected shares from 0 to 1"
+                raise InputError(msg, key=key, found=found)
 
     @classmethod
     def default(cls, scan_shape: tuple[int, int], *, scan_step: float, seed: int) -> Specimen:
-        """Make particles on the upper part of a crystal whose right half is strained."""
+        """Make particles, visible by phase and by mass, on the upper part of a crystal whose right half is strained."""
         particles = scatter_particles(scan_shape, scan_step=scan_step, seed=seed)
+        y, x = (scan_step * np.arange(n, dtype=np.float64) for n in scan_shape)
+        diffuse = diffuse_scattering(particles.phase(y, x))
         rotation = np.zeros(scan_shape)
         rotation[:, scan_shape[1] // 2 :] = 0.004
-        return cls(particles, Crystal(), stepped_strain(scan_shape), rotation)
+        return cls(particles, Crystal(), stepped_strain(scan_shape), rotation, diffuse_share=diffuse)
 
     @property
-    def shares(self) -> FloatArray:
-        """Share of the electrons in each disk: bright field, then the orders of the crystal."""
-        bragg = 1.0 - self.bright_share - self.diffuse_share
-        return np.concatenate([[self.bright_share], bragg * self.crystal.weights])
+    def coherent_shares(self) -> FloatArray:
+        """Share of the coherent electrons in each disk, sum 1: bright field, then the orders of the crystal."""
+        return np.concatenate([[self.bright_share], (1.0 - self.bright_share) * self.crystal.weights])
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +137,17 @@ class SyntheticScan:
                 f"scan of shape {self.scan_shape}; expected {(*self.scan_shape, 2, 2)} and {self.scan_shape}"
             )
             raise InputError(msg, key="strain", found=sample.strain.shape)
+        if np.shape(sample.diffuse_share) not in ((), self.scan_shape):
+            msg = (
+                f"diffuse_share of shape {np.shape(sample.diffuse_share)} does not cover the scan of shape "
+                f"{self.scan_shape}; expected that shape, or one number"
+            )
+            raise InputError(msg, key="diffuse_share", found=np.shape(sample.diffuse_share))
         object.__setattr__(self, "sample", sample)
         gradient = deformation_gradient(sample.strain, sample.rotation)
         object.__setattr__(self, "deformation", gradient)
         object.__setattr__(self, "deflection", deflection(sample.particles, self.scan_shape, self.optics))
+        object.__setattr__(self, "diffuse", np.broadcast_to(sample.diffuse_share, self.scan_shape).astype(np.float64))
         object.__setattr__(self, "lattice", sample.crystal.lattice(gradient, self.optics.pixel_step))
 
     sample: Specimen = field(init=False)
@@ -142,6 +155,8 @@ class SyntheticScan:
     """Deformation gradient on (row, column), shape (y, x, 2, 2)."""
     deflection: FloatArray = field(init=False)
     """Shift of the pattern (row, column), shape (y, x, 2), unit pixel."""
+    diffuse: FloatArray = field(init=False)
+    """Share of the electrons in the diffuse background, shape (y, x)."""
     lattice: FloatArray = field(init=False)
     """Reciprocal vectors, shape (y, x, 2, 2): ``[..., i, :]`` is g of index i, unit pixel."""
 
@@ -178,13 +193,13 @@ class SyntheticScan:
     def pattern(self, number: int) -> Pattern:
         """Describe the diffraction pattern of one frame."""
         row, column = divmod(self._position(number), self.width)
-        shift, vectors = self.deflection[row], self.lattice[row]
         seen = slice(None) if column >= self.scan_shape[1] else slice(column, column + 1)
-        shift, vectors = shift[seen].mean(axis=0), vectors[seen].mean(axis=0)
+        shift, vectors = self.deflection[row, seen].mean(axis=0), self.lattice[row, seen].mean(axis=0)
         centre = np.asarray(self.optics.centre) + shift
         centres = np.concatenate([centre[None], centre + self.sample.crystal.orders @ vectors])
         optics, sample = self.optics, self.sample
-        return Pattern(centres, sample.shares, optics.disk_radius, optics.disk_edge, sample.diffuse_width)
+        shares = (1.0 - self.diffuse[row, seen].mean()) * sample.coherent_shares
+        return Pattern(centres, shares, optics.disk_radius, optics.disk_edge, sample.diffuse_width)
 
     def expected(self, number: int) -> FloatArray:
         """Compute the mean number of electrons in every pixel of one frame, shape (ky, kx)."""

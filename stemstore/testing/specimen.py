@@ -3,7 +3,8 @@
 The phase varies slowly over the probe, so the whole diffraction pattern moves rigidly with the local phase gradient:
 ``k = grad(phase) / (2 pi)``, averaged over the probe intensity. For the centre of mass this is exact for any phase
 object (Ehrenfest's theorem; Müller et al. 2014, Nature Communications 5, 5653); for the shape of the disks it is the
-nanobeam limit.
+nanobeam limit. Its mass sends electrons out of the disks into a diffuse background, which is the contrast of
+bright-field and dark-field images.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 REACH = 8.0  # widths of a Gaussian after which it is below 1e-13
 POINTS_PER_WIDTH = 3  # samples per Gaussian width; its spectrum is then below 1e-19 at the Nyquist frequency
+DIFFUSE_BASE = 0.03  # share of diffuse electrons where there are no particles
+DIFFUSE_CONTRAST = 0.5  # added on the thickest particle: bright field falls there by a third
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,17 +79,47 @@ def scatter_particles(
         Mean height.
     """
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 2**63], np.uint64)))
-    pitch = 2.6 * width
+    pitch = 3.5 * width  # the mass between particles falls to half or less, so that images tell them apart
     low = min(width / 2.0, scan_shape[0] / 2.0)
-    high = max(0.625 * scan_shape[0] - 2.5 * width, low)
+    high = max(0.625 * scan_shape[0] - 2.8 * width, low)
     rows = np.linspace(low, high, 1 + int((high - low) / pitch))
     n_columns = max(1, round(scan_shape[1] / pitch))
     columns = (np.arange(n_columns) + 0.5) * scan_shape[1] / n_columns
     centres = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     n = len(centres)
-    centres += pitch * rng.uniform(-0.2, 0.2, (n, 2))  # a jittered grid: no clusters, so the largest slope is bounded
+    centres += pitch * rng.uniform(-0.15, 0.15, (n, 2))  # a jittered grid: no clusters, so the largest slope is bounded
     widths, heights = width * rng.uniform(0.85, 1.15, n), height * rng.uniform(0.7, 1.3, n)
     return Particles(centres * scan_step, widths * scan_step, heights)
+
+
+def diffuse_scattering(
+    phase: FloatArray, *, base: float = DIFFUSE_BASE, contrast: float = DIFFUSE_CONTRAST
+) -> FloatArray:
+    """Compute the share of electrons that particles scatter out of the coherent pattern.
+
+    Parameters
+    ----------
+    phase : shape (y, x), unit rad
+        Projected phase; for one material it is proportional to the mass in the beam.
+    base
+        Share where the phase is zero.
+    contrast
+        Added to `base` where the phase is largest.
+
+    Returns
+    -------
+    share : shape (y, x)
+        ``base + contrast * phase / max(phase)``; `base` everywhere when no phase is above zero.
+
+    Notes
+    -----
+    Thermal diffuse scattering is incoherent: it is proportional to the number of atoms in the beam while that number is
+    small (Pennycook and Jesson 1991, Ultramicroscopy 37, 14).
+    """
+    highest = float(phase.max())
+    if highest <= 0:
+        return np.full(phase.shape, base)
+    return np.asarray(base + contrast * phase / highest)
 
 
 def deflection(particles: Particles, scan_shape: tuple[int, int], optics: Optics) -> FloatArray:

@@ -122,6 +122,7 @@ def truth_of(
         indices=np.concatenate(events),
         lost_sectors=np.zeros((scan.n_frames, 4), np.bool_) if lost_sectors is None else lost_sectors,
         phase=scan.phase,
+        diffuse=scan.diffuse,
         deflection=scan.deflection,
         com=whole.expected,
         com_noise=whole.noise,
@@ -172,8 +173,8 @@ def _parameters(scan: SyntheticScan, whole: CentreOfMass, bright: CentreOfMass) 
         "mask_radius": scan.mask_radius,
         "reference_lattice": sample.crystal.reference(optics.pixel_step).tolist(),
         "orders": sample.crystal.orders.astype(int).tolist(),
-        "disk_shares": sample.shares.tolist(),
-        "diffuse_share": sample.diffuse_share,
+        "coherent_shares": sample.coherent_shares.tolist(),
+        "diffuse_width": sample.diffuse_width,
         "camera": {**asdict(scan.camera), "deposit_range": list(scan.camera.deposit_range)},
         "predicted_com_correlation": whole.correlation.tolist(),
         "predicted_bright_field_com_correlation": bright.correlation.tolist(),
@@ -233,7 +234,7 @@ class SyntheticFrames:
 
 def _identity(scan: SyntheticScan, kind: str) -> str:
     sample = scan.sample
-    arrays = (scan.deflection, scan.lattice, sample.shares)
+    arrays = (scan.deflection, scan.lattice, scan.diffuse, sample.coherent_shares)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(values).tobytes() for values in arrays))
     numbers = [scan.scan_shape, scan.flyback_columns, scan.frames_per_position, scan.dose, scan.seed]
     described = [*numbers, sample.diffuse_width, asdict(scan.optics), asdict(scan.camera)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stemstore._types import BoolArray, FloatArray, Int64Array, UInt32Array
 
 ARRAYS_FILE, PARAMETERS_FILE = "truth.npz", "truth.json"
-KIND, VERSION = "stemstore.synthetic-truth", 1
+KIND, VERSION = "stemstore.synthetic-truth", 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,9 @@ class Truth:
         Records that are not in the files; their electrons are still in `indices`.
     phase : shape (y, x), unit rad
         Projected phase.
+    diffuse : shape (y, x)
+        Share of the electrons in the diffuse background; disk i of a position holds
+        ``(1 - diffuse) * parameters["coherent_shares"][i]``.
     deflection : shape (y, x, 2), unit pixel
         Gradient of the phase averaged over the probe, over 2 pi, in detector pixels; up the gradient.
     com, com_noise : shape (y, x, 2), unit pixel
@@ -56,6 +59,7 @@ class Truth:
     indices: UInt32Array
     lost_sectors: BoolArray
     phase: FloatArray
+    diffuse: FloatArray
     deflection: FloatArray
     com: FloatArray
     com_noise: FloatArray

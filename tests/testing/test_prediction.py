@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from stemstore.errors import InputError
-from stemstore.testing import Optics, SyntheticScan, disk_limit, expected_sum, predict_centre_of_mass
+from stemstore.testing import (
+    Optics,
+    SyntheticScan,
+    disk_limit,
+    expected_sum,
+    predict_centre_of_mass,
+    predict_image,
+)
+from stemstore.testing.diffraction import disk_mask
 from stemstore.testing.prediction import mean_inverse
 
 
@@ -18,6 +26,11 @@ def maps(scan):
     return predict_centre_of_mass(scan)
 
 
+@pytest.fixture(scope="module")
+def large():
+    return SyntheticScan(seed=8)
+
+
 @pytest.mark.parametrize("rate", [0.5, 3.0, 60.0, 3000.0])
 def test_mean_inverse_of_poisson_numbers(rate):
     """The series agrees with drawn numbers."""
@@ -26,10 +39,11 @@ def test_mean_inverse_of_poisson_numbers(rate):
 
 
 def test_expected_centre_of_mass_is_the_deflection(scan, maps):
-    """Noise-free maps follow the phase gradient: slope one over the whole detector, correlation above 0.999 in both."""
+    """Noise-free maps follow the phase gradient: slope one over the whole detector, correlation in the small mask."""
     whole, bright = maps
-    np.testing.assert_allclose(whole.expected, scan.deflection, atol=0.02)
-    assert np.corrcoef(bright.expected.ravel(), scan.deflection.ravel())[0, 1] > 0.999
+    np.testing.assert_allclose(whole.expected, scan.deflection, atol=0.03)  # the border cuts the diffuse tail
+    for axis in range(2):  # the diffuse background moves too little within the mask, more so where the mass is high
+        assert np.corrcoef(bright.expected[..., axis].ravel(), scan.deflection[..., axis].ravel())[0, 1] > 0.99
 
 
 def test_counted_electrons_scatter_as_predicted(scan, maps):
@@ -52,17 +66,61 @@ def test_bright_field_correlation_is_higher(maps):
     assert (bright.correlation < 1).all()
 
 
-def test_correlation_is_measured_on_a_whole_scan():
-    """The predicted correlation is what electrons of a 40 x 40 scan give, within three per cent."""
-    scan = SyntheticScan(seed=8)
-    bright = predict_centre_of_mass(scan)[1]
+def test_correlation_is_measured_on_a_whole_scan(large):
+    """The predicted correlation is what electrons of a 40 x 40 scan give, within four errors of Fisher's z."""
+    bright = predict_centre_of_mass(large)[1]
     measured = np.empty((1600, 2))
     for number in range(1600):
-        place = np.stack(np.divmod(scan.electrons(number).astype(int), 576), axis=1) - 287.5
+        place = np.stack(np.divmod(large.electrons(number).astype(int), 576), axis=1) - 287.5
         measured[number] = place[np.linalg.norm(place, axis=1) < bright.mask_radius].mean(axis=0)
     for axis in range(2):
-        found = np.corrcoef(measured[:, axis], scan.deflection[..., axis].ravel())[0, 1]
-        assert found == pytest.approx(bright.correlation[axis], abs=0.03)
+        found = np.corrcoef(measured[:, axis], large.deflection[..., axis].ravel())[0, 1]
+        assert abs(np.arctanh(found) - np.arctanh(bright.correlation[axis])) < 4 / np.sqrt(1597)
+
+
+@pytest.fixture(scope="module")
+def images(large):
+    """Mask, expected image and predicted correlation of bright field and annular dark field of a 40 x 40 scan."""
+    bright, inner, outer = (disk_mask(large.frame_shape, large.optics.centre, n * 43.0) for n in (1.0, 1.5, 5.5))
+    return {name: (mask, *predict_image(large, mask)) for name, mask in (("bf", bright), ("adf", outer & ~inner))}
+
+
+@pytest.mark.parametrize("name", ["bf", "adf"])
+def test_image_correlation_is_measured(large, images, name):
+    """Drawn electrons correlate with the expected image as predicted, within four errors of Fisher's z."""
+    mask, expected, predicted = images[name]
+    drawn = np.array([mask.ravel()[large.electrons(number)].sum() for number in range(1600)])
+    measured = np.corrcoef(drawn, expected.ravel())[0, 1]
+    assert abs(np.arctanh(measured) - np.arctanh(predicted)) < 4 / np.sqrt(1597)
+    assert abs(drawn.mean() - expected.mean()) < 4 * np.sqrt(expected.mean() / 1600)
+
+
+def test_particles_are_dark_in_bright_field_and_bright_in_dark_field(large, images):
+    """On the thickest particle bright field falls by 30 to 40 per cent and dark field rises by more than a tenth."""
+    top = np.unravel_index(large.phase.argmax(), (40, 40))
+    bright, dark = (images[name][1] for name in ("bf", "adf"))
+    assert 0.6 < bright[top] / bright[30:].mean() < 0.7
+    assert dark[top] / dark[30:].mean() > 1.1
+    np.testing.assert_allclose(bright[36:].mean(), 51.7, atol=0.2)
+
+
+def test_expected_image_is_the_masked_sum(scan):
+    """Each pixel is the sum of the expected pattern over the mask; a mask without pixels has no correlation."""
+    mask = np.zeros(scan.frame_shape, bool)
+    mask[200:400, 250:300] = True
+    expected = predict_image(scan, mask)[0]
+    np.testing.assert_allclose(expected[3, 7], scan.expected(scan.frame_number(3, 7))[mask].sum())
+    nothing, correlation = predict_image(scan, np.zeros(scan.frame_shape, bool))
+    assert not nothing.any()
+    assert np.isnan(correlation)
+
+
+def test_foreign_mask_is_refused(scan):
+    """A mask of another shape or dtype is named."""
+    with pytest.raises(InputError, match=r"mask of shape \(4, 5\)"):
+        predict_image(scan, np.ones((4, 5), bool))
+    with pytest.raises(InputError, match="dtype float64"):
+        predict_image(scan, np.ones(scan.frame_shape))
 
 
 def test_disk_limit_is_near_the_closed_form():

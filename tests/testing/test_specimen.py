@@ -5,7 +5,13 @@ import pytest
 
 from stemstore.errors import InputError
 from stemstore.testing import Crystal, Optics, Particles
-from stemstore.testing.specimen import deflection, deformation_gradient, scatter_particles, stepped_strain
+from stemstore.testing.specimen import (
+    deflection,
+    deformation_gradient,
+    diffuse_scattering,
+    scatter_particles,
+    stepped_strain,
+)
 
 ONE = Particles(np.array([[6.0, 7.0]]), np.array([1.5]), np.array([2.0]))
 
@@ -109,6 +115,22 @@ def test_step_strains_the_right_half_only():
     field = stepped_strain((3, 5), np.diag([0.02, 0.01]))
     assert not field[:, :2].any()
     np.testing.assert_array_equal(field[:, 2:], np.broadcast_to(np.diag([0.02, 0.01]), (3, 3, 2, 2)))
+
+
+def test_diffuse_scattering_is_proportional_to_mass():
+    """Half of the highest phase gives half of the contrast, no phase the base; without any phase all is base."""
+    phase = np.array([[0.0, 1.5], [3.0, 0.75]])
+    np.testing.assert_allclose(diffuse_scattering(phase, base=0.1, contrast=0.4), [[0.1, 0.3], [0.5, 0.2]])
+    np.testing.assert_array_equal(diffuse_scattering(np.zeros((2, 3)), base=0.1), np.full((2, 3), 0.1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_particles_stand_apart(seed):
+    """Halfway down the scan's particles the mass varies: a fifth of the particle area is thick, as much is thin."""
+    grid = 0.5 * np.arange(40.0)
+    phase = scatter_particles((40, 40), scan_step=0.5, seed=seed).phase(grid, grid)[:20]
+    assert (phase > 0.5 * phase.max()).mean() > 0.15
+    assert (phase < 0.25 * phase.max()).mean() > 0.15
 
 
 @pytest.mark.parametrize("seed", range(4))

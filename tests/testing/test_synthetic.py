@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,7 +45,17 @@ def test_truth_comes_back_as_saved(folder, scan):
     """All arrays and parameters survive, and the electrons are those of the scan."""
     truth = load_truth(folder)
     again = truth_of(scan)
-    for name in ("indptr", "indices", "phase", "deflection", "com", "bright_field_com_noise", "lattice", "strain"):
+    for name in (
+        "indptr",
+        "indices",
+        "phase",
+        "diffuse",
+        "deflection",
+        "com",
+        "bright_field_com_noise",
+        "lattice",
+        "strain",
+    ):
         np.testing.assert_array_equal(getattr(truth, name), getattr(again, name))
     assert truth.parameters == again.parameters
     assert truth.scan_shape == (3, 5)
@@ -113,10 +124,11 @@ def test_exposures_are_the_leading_axis():
 
 
 def test_identity_tells_scans_apart(scan):
-    """Another kind, seed or dose is another identity."""
+    """Another kind, seed, dose or scattering is another identity."""
     others = [SyntheticFrames(scan), SyntheticFrames(scan, "counted")]
     others += [SyntheticFrames(SyntheticScan((3, 5), seed=s, dose=d)) for s, d in ((9, 120), (8, 120), (9, 60))]
-    assert len({other.identity for other in others}) == 5
+    others.append(SyntheticFrames(replace(scan, specimen=replace(scan.sample, diffuse_share=0.03))))
+    assert len({other.identity for other in others}) == 6
 
 
 def test_metadata_are_calibrated(scan):
