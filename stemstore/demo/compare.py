@@ -16,12 +16,22 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from stemstore._types import Array, FloatArray
+    from stemstore._types import Array, BoolArray, FloatArray
     from stemstore.testing import SyntheticScan, Truth
 
-FIRST_ORDER = ((1, 0), (0, 1), (-1, 0), (0, -1))
+BRAGG_ORDERS = (
+    (1, 0),
+    (0, 1),
+    (1, 1),
+    (1, -1),
+    (-1, 0),
+    (0, -1),
+    (-1, -1),
+    (-1, 1),
+)  # the second half opposes the first
 REACH = 8.0  # pixels within which a found disk is taken for an expected one; disks lie 80 pixels apart
 SIGMAS = 4.0  # a correlation further than this from its prediction is not chance
+COMPLETE = 2  # state of a frame that has all its sectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,7 @@ def counting_checks(counted: xr.Dataset, truth: Truth) -> list[Check]:
     """Recall and precision of the counted electrons against the true ones; lost sectors do not count."""
     from stemstore.scan.lazy import selection_of
 
-    found_of = selection_of(counted.intensity.data)[0].read_events  # type: ignore[index]  # a store just opened
+    found_of = selection_of(counted.intensity.data)[0].read_events  # type: ignore[index, union-attr]  # a counted store
     shape = counted.intensity.shape[-2:]
     pairs = n_found = n_true = 0
     for number in range(truth.n_frames):
@@ -76,15 +86,57 @@ def identity_checks(folder: Path, n_events: int) -> list[Check]:
 
 def momentum_checks(name: str, com: xr.Dataset, truth: Truth) -> list[Check]:
     """Correlation of the centre of mass with the known phase gradient, against the noise-limited prediction."""
-    complete = np.ones(truth.scan_shape, bool) if "valid" not in com.coords else com.coords["valid"].values == 2  # noqa: PLR2004
+    complete = complete_frames(com)
     checks = []
     for axis, variable in enumerate(("com_y", "com_x")):
         measured = correlation(com[variable].values[complete], truth.deflection[..., axis][complete])
         predicted = truth.parameters["predicted_bright_field_com_correlation"][axis]
-        away = abs(np.arctanh(measured) - np.arctanh(predicted)) * np.sqrt(complete.sum() - 3)
-        text = f"{predicted:.3f} predicted from the dose"
-        checks.append(Check(f"{variable} of the {name} scan ~ phase gradient", f"{measured:.3f}", text, away < SIGMAS))
+        title = f"{variable} of the {name} scan ~ phase gradient"
+        checks.append(prediction_check(title, measured, predicted, int(complete.sum())))
     return checks
+
+
+def image_checks(
+    name: str, images: xr.Dataset, predictions: dict[str, tuple[FloatArray, float]], share: float | None = None
+) -> list[Check]:
+    """Correlation of virtual images with the expected ones, against the noise-limited prediction.
+
+    Parameters
+    ----------
+    name
+        Of the scan.
+    images
+        From `virtual_image`; partial frames are left out.
+    predictions
+        Name of an image, and what `stemstore.testing.predict_image` gives for its detector.
+    share
+        None: the measured correlation must be the predicted one. A number: it must reach at least this share of it.
+    """
+    complete = complete_frames(images)
+    checks = []
+    for variable, (expected, predicted) in predictions.items():
+        measured = correlation(images[variable].values[complete], expected[complete])
+        title = f"{variable.replace('_', ' ')} of the {name} scan ~ expected image"
+        if share is None:
+            checks.append(prediction_check(title, measured, predicted, int(complete.sum())))
+        else:
+            text = f"≥ {share * predicted:.3f} ({predicted:.3f} without noise of the deposited charge)"
+            checks.append(Check(title, f"{measured:.3f}", text, measured >= share * predicted))
+    return checks
+
+
+def prediction_check(title: str, measured: float, predicted: float, n: int) -> Check:
+    """Hold a correlation over n positions against its prediction; Fisher's z has the standard error 1/sqrt(n - 3)."""
+    away = abs(np.arctanh(measured) - np.arctanh(predicted)) * np.sqrt(n - 3)
+    return Check(title, f"{measured:.3f}", f"{predicted:.3f} predicted from the dose", away < SIGMAS)
+
+
+def complete_frames(maps: xr.Dataset) -> BoolArray:
+    """Mark the positions whose frame has all its sectors, shape (y, x)."""
+    if "valid" not in maps.coords:
+        return np.ones((maps.sizes["y"], maps.sizes["x"]), np.bool_)
+    complete: BoolArray = maps.coords["valid"].values == COMPLETE
+    return complete
 
 
 def noise_free_checks(com: xr.Dataset, phase: Array, truth: Truth) -> list[Check]:
@@ -106,7 +158,7 @@ def phase_check(name: str, phase: Array, truth: Truth) -> Check:
 
 
 def disk_errors(disks: xr.Dataset, rows: slice, factors: tuple[int, int], truth: Truth) -> FloatArray:
-    """Distance of the found first-order disks from the known lattice.
+    """Distance of the found disks of `BRAGG_ORDERS` from the known lattice.
 
     Parameters
     ----------
@@ -131,7 +183,7 @@ def disk_errors(disks: xr.Dataset, rows: slice, factors: tuple[int, int], truth:
         where = tuple(slice(g * f, (g + 1) * f) for g, f in zip(group, factors, strict=True))
         lattice = truth.lattice[rows][where].mean(axis=(0, 1))
         shift = truth.deflection[rows][where].mean(axis=(0, 1))
-        for order in FIRST_ORDER:
+        for order in BRAGG_ORDERS:
             expected = origin + shift + np.array(order) @ lattice
             away = found[group] - expected
             distance = np.nan_to_num(np.hypot(*away.T), nan=np.inf)
@@ -155,13 +207,14 @@ def disk_checks(name: str, errors: FloatArray, limit: float | None) -> list[Chec
 
 
 def counting_limit(scan: SyntheticScan, rows: slice, factors: tuple[int, int]) -> float:
-    """Cramér-Rao limit of the first-order disks in one group of positions, RMS over orders and axes, in pixels."""
+    """Cramér-Rao limit of the `BRAGG_ORDERS` in one group of positions, RMS over orders and axes, in pixels."""
     numbers = [
         scan.frame_number(row, column)
         for row in range(rows.start, rows.start + factors[0])
         for column in range(factors[1])
     ]
-    limits = [disk_limit(scan, numbers, order) for order in FIRST_ORDER[:2]]
+    half = BRAGG_ORDERS[: len(BRAGG_ORDERS) // 2]  # opposite disks have the same limit
+    limits = [disk_limit(scan, numbers, order) for order in half]
     return float(np.sqrt(np.mean(np.square(limits))))
 
 
