@@ -100,10 +100,10 @@ def save_pattern(path: Path, pattern: xr.DataArray, rings: dict[str, tuple[float
     figure = pyplot()(figsize=(9.2, 4.5), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     step = abs(float(pattern.kx[1] - pattern.kx[0])), str(pattern.kx.attrs["units"])
-    middle = [(n - 1) / 2 for n in pattern.shape]
+    row, column = ((n - 1) / 2 for n in pattern.shape)
     left.imshow(np.log1p(100 * pattern.values), cmap="magma")
     for name, (radius, colour) in rings.items():
-        left.add_patch(Circle(middle[::-1], radius, fill=False, color=colour, lw=1.2, label=name))
+        left.add_patch(Circle((column, row), radius, fill=False, color=colour, lw=1.2, label=name))
     left.legend(fontsize=7, loc="upper right")
     left.set_title("mean pattern (log) and detectors", fontsize=9)
     right.imshow(np.log1p(disks.pattern.values), cmap="magma")
