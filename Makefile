@@ -37,8 +37,9 @@ docs: $(VENV)/installed-test ## build the documentation into docs/_build/html
 notebooks: $(VENV)/installed-test ## run the notebooks
 	$(PYTEST) --nbmake notebooks
 
-benchmark: $(VENV)/installed-test ## speed of the kernels against plain NumPy, in one run
+benchmark: $(VENV)/installed-test ## speed and memory against named baselines in the same run (1 GB of scratch data)
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.pipeline
 
 format: $(VENV)/installed-test ## format the code, mend what the linter can mend, write the JSON Schemas
 	$(BIN)/ruff check --fix --exit-zero .

@@ -92,6 +92,25 @@ def assembling(raw: Path) -> None:
     row("assembling frames, 1 thread", f"{mine:.1f} GB/s", f"{mine / theirs:.2f} x a memory map ({theirs:.1f} GB/s)")
 
 
+def counting(raw: Path) -> None:
+    """Read and count frames from the sector files, thresholds given, on one and two threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from stemstore.conversion.count import Counter, read_block
+    from stemstore.conversion.thresholds import Thresholds
+    from stemstore.sources.registry import open_source
+
+    source = open_source(str(raw), flyback_columns=1)
+    counter = Counter(source, Thresholds(29.5, 397.0))
+    n = min(4096, math.prod(source.scan_shape))
+    for threads in (1, 2):
+        with ThreadPoolExecutor(threads) as executor:
+            seconds = best(lambda run=executor: read_block(counter.read_events, 0, n, counter.batch, run))
+        rate = n / seconds
+        against = f"{rate / threads / STEMPY:.0f} x stempy 3.6.0 per core (published)"
+        row(f"read and count, {threads} thread(s)", f"{rate:.0f} frames/s, {rate * FRAME / 1e9:.1f} GB/s", against)
+
+
 def converting(raw: Path, folder: Path) -> None:
     """Conversions in processes of their own: speed and peak memory."""
     for count in (True, False):
@@ -165,6 +184,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         raw = make(folder, arguments.gigabytes)
         assembling(raw)
+        counting(raw)
         converting(raw, folder)
         opening(folder)
         imaging(folder)
