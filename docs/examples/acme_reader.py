@@ -25,7 +25,7 @@ class AcmeReader:
 
     @classmethod
     def matches(cls, url: str, first_bytes: bytes) -> float:
-        """The magic number proves it; anything else is not ours."""
+        """Look for the magic number, which proves the format."""
         del url
         return 1.0 if first_bytes.startswith(MAGIC) else 0.0
 

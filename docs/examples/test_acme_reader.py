@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from acme_reader import AcmeReader
 
-from stemstore.testing.reader_tests import ReaderTests
+from stemstore.testing import ReaderTests
 
 if TYPE_CHECKING:
     from pathlib import Path
