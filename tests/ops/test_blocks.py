@@ -57,7 +57,7 @@ def test_explain_says_fused_or_why_not(scan):
     """A plain selection streams; changed values do not."""
     assert stemstore.explain(scan.isel(x=2)).startswith("fused")
     assert "not a plain selection" in stemstore.explain(scan.intensity * 2)
-    assert "in memory" in stemstore.explain(scan.intensity.load())
+    assert "in memory" in stemstore.explain(scan.intensity.compute())
 
 
 def test_things_that_are_no_scan_are_refused(scan):
