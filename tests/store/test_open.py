@@ -80,7 +80,7 @@ def test_a_store_is_recognised(url):
 def test_no_commit_object(url):
     """Without the commit object a store is unfinished, and the error says how to go on."""
     (Path(url) / COMMIT).unlink()
-    with pytest.raises(ConversionIncompleteError, match=r"stemstore\.commit\.json; run the same convert .* --resume"):
+    with pytest.raises(ConversionIncompleteError, match=r"stemstore\.commit\.json; convert again"):
         open_store(url)
 
 
