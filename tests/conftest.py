@@ -25,7 +25,7 @@ def as_dataset(source, **calibration):
     return build(scan_source(source), [], Acquisition(), Calibration(**calibration), "memory", flyback=False)
 
 
-@pytest.fixture(scope="session", params=["dense", "counted"])
+@pytest.fixture(params=["dense", "counted"])
 def scan(request, counts):
     """The same small scan as frames and as events."""
     source = ArrayFrames(counts) if request.param == "dense" else ArrayEvents(counts)
