@@ -99,7 +99,7 @@ def save_pattern(path: Path, pattern: xr.DataArray, rings: dict[str, tuple[float
 
     figure = pyplot()(figsize=(9.2, 4.5), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
-    step = abs(float(pattern.kx[1] - pattern.kx[0])), str(pattern.kx.attrs["units"])
+    step = sampling(pattern.kx)
     row, column = ((n - 1) / 2 for n in pattern.shape)
     left.imshow(np.log1p(100 * pattern.values), cmap="magma")
     for name, (radius, colour) in rings.items():
@@ -116,6 +116,36 @@ def save_pattern(path: Path, pattern: xr.DataArray, rings: dict[str, tuple[float
     return path
 
 
+def save_overview(path: Path, panels: dict[str, Any], *, step: tuple[float, str], pixel: tuple[float, str]) -> Path:
+    """Draw the whole job in one row: a pattern with its disks, then maps of the scan.
+
+    Parameters
+    ----------
+    path
+        PNG to write.
+    panels
+        Title and content, left to right: first a Dataset of one group as in `save_pattern`, then maps (y, x) or
+        colours (y, x, 3).
+    step, pixel
+        Sampling of scan and detector with their units.
+    """
+    figure = pyplot()(figsize=(2.9 * len(panels), 3.1), dpi=DPI, layout="constrained")
+    for number, (axes, (title, content)) in enumerate(
+        zip(figure.subplots(1, len(panels)), panels.items(), strict=True)
+    ):
+        if number == 0:
+            image, scale, cmap = np.log1p(content.pattern.values), pixel, "magma"
+            axes.plot(content.disk_kx_pixel, content.disk_ky_pixel, "c+", ms=7, mew=1.2)
+        else:
+            image, scale, cmap = np.asarray(content), step, "gray" if number == 1 else "inferno"
+        axes.imshow(image, cmap=cmap)
+        add_scale_bar(axes, image.shape[1], *scale)
+        axes.set_title(title, fontsize=10)
+        axes.set_axis_off()
+    figure.savefig(path)
+    return path
+
+
 def add_scale_bar(axes: Any, n_pixels: int, step: float, unit: str) -> None:
     """Draw a bar of a round length, about a quarter of the image wide, with its length written above."""
     wanted = n_pixels * step / 4
@@ -126,6 +156,11 @@ def add_scale_bar(axes: Any, n_pixels: int, step: float, unit: str) -> None:
     axes.plot([left, left + length / step], [bottom, bottom], color="black", lw=1, solid_capstyle="butt")
     text = axes.text(left, bottom - 0.03 * n_pixels, f"{length:g} {unit}", color="white", fontsize=8)
     text.set_bbox({"facecolor": "black", "alpha": 0.5, "pad": 1, "edgecolor": "none"})
+
+
+def sampling(axis: xr.DataArray) -> tuple[float, str]:
+    """Give step and unit of a coordinate."""
+    return abs(float(axis[1] - axis[0])), str(axis.attrs["units"])
 
 
 def vector_colours(field: Array, longest: float) -> Array:
