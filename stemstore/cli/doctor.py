@@ -27,6 +27,7 @@ PACKAGES = ("numpy", "zarr", "numcodecs", "xarray", "dask", "numba", "scipy", "h
 EXTRAS = ("cloud", "cluster", "hdf5", "view")
 PROTOCOLS = {"file": "fsspec", "memory": "fsspec", "http": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
 ALLOCATOR = "MALLOC_TRIM_THRESHOLD_"
+LOW_TRIM = 32 * 2**20  # below this, the temporaries of a chunk go back to the system and are faulted in again
 
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([^'\"]+)['\"]")
 
@@ -89,6 +90,15 @@ def examine(folder: str) -> dict[str, Any]:
         "write_test": {"folder": folder, "error": written, "free_bytes": _free(folder)},
         "problems": problems,
     }
+
+
+def _allocator(value: str | None) -> str:
+    """Judge glibc's setting; the 65536 that dask's nanny gives its workers makes every large buffer page-fault."""
+    if value is None:
+        return "not set, as it should be"
+    if value.isdigit() and int(value) < LOW_TRIM:
+        return f"{value}: large buffers are slow; set 268435456 and MALLOC_MMAP_THRESHOLD_=33554432 in the environment"
+    return value
 
 
 def missing_packages(extra: str) -> list[str]:
@@ -171,7 +181,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
             ", ".join(f"{name}{'' if there else ' (missing)'}" for name, there in found["protocols"].items()),
         ),
         ("numba cache", found["numba_cache"] or "none is writable"),
-        (ALLOCATOR, found["allocator"][ALLOCATOR] or "not set; 0 returns memory of dask workers to the system sooner"),
+        (ALLOCATOR, _allocator(found["allocator"][ALLOCATOR])),
         ("writing", f"{found['write_test']['folder']}: {found['write_test']['error'] or 'works'}{space}"),
     ]
     for name, packages in found["missing_extras"].items():
