@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -30,6 +33,19 @@ def scan(request, counts):
     """The same small scan as frames and as events."""
     source = ArrayFrames(counts) if request.param == "dense" else ArrayEvents(counts)
     return as_dataset(source)
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """Find a file of the sample data; the test is skipped where it is absent."""
+    root = Path(os.environ.get("STEMSTORE_TEST_DATA", Path(__file__).parents[1] / "../shared/data"))
+
+    def find(name):
+        if not (root / name).exists():
+            pytest.skip(f"needs test data: set STEMSTORE_TEST_DATA (tried {root / name})")
+        return root / name
+
+    return find
 
 
 @pytest.fixture

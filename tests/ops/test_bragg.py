@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 from typing import Any
 
 import dask.array as da
@@ -199,23 +197,19 @@ def test_a_plan_for_another_detector_is_refused() -> None:
         kernel.prepare(DetectorRegion((64, 64), range(64), range(64)))
 
 
-def gold() -> np.ndarray:
+@pytest.fixture(scope="module")
+def gold(sample) -> np.ndarray:
     """Load the simulated gold [001] scan (24 x 24 positions, 128 x 128 pixels), or skip."""
-    folder = pathlib.Path(os.environ.get("STEMSTORE_TEST_DATA", ""))
-    path = folder / "sim" / "au_strain_nanobeam_counts_u16.npz"
-    if not os.environ.get("STEMSTORE_TEST_DATA") or not path.exists():
-        pytest.skip(f"needs test data: set STEMSTORE_TEST_DATA (tried {path})")
-    with np.load(path) as archive:
+    with np.load(sample("sim/au_strain_nanobeam_counts_u16.npz")) as archive:
         return archive["counts"]
 
 
-def test_gold_lattice_and_strain() -> None:
+def test_gold_lattice_and_strain(gold) -> None:
     """Distances of (200) to (-200) and their ratio across a 2 % step follow from the lattice of the simulation.
 
     The step distorts the edges of the disks, so that the kernel leans on their area: contrast 1, radius 0.5 px smaller.
     """
-    counts = gold()
-    halves = np.stack([counts[:8].sum((0, 1), dtype=np.uint32), counts[16:].sum((0, 1), dtype=np.uint32)])
+    halves = np.stack([gold[:8].sum((0, 1), dtype=np.uint32), gold[16:].sum((0, 1), dtype=np.uint32)])
     patterns = xr.DataArray(halves[:, None], dims=("y", "x", "ky", "kx"))
     disks = find_disks(patterns, radius=9.25, contrast=1.0).compute()
     distances = []
@@ -228,9 +222,9 @@ def test_gold_lattice_and_strain() -> None:
     assert distances[0] / distances[1] == pytest.approx(1.02, abs=0.0007)
 
 
-def test_gold_disks_of_single_patterns() -> None:
+def test_gold_disks_of_single_patterns(gold) -> None:
     """Single patterns of 11 500 electrons show the lattice: 9 disks or more, none off the reciprocal lattice."""
-    part = xr.DataArray(gold()[:2, :4], dims=("y", "x", "ky", "kx"))
+    part = xr.DataArray(gold[:2, :4], dims=("y", "x", "ky", "kx"))
     disks = find_disks(part, radius=9.75).compute()
     order = np.stack([disks.disk_ky_pixel - 64, disks.disk_kx_pixel - 64]) / 47.07
     off = np.abs(order - np.round(order))
