@@ -35,7 +35,7 @@ def matched_events(found: Array, true: Array, frame_shape: tuple[int, int]) -> i
         return 0
     trees = [cKDTree(np.stack(np.divmod(np.asarray(flat, np.int64), frame_shape[1]), 1)) for flat in (found, true)]
     near = trees[0].query_ball_tree(trees[1], REACH)
-    rows = np.repeat(np.arange(len(near)), [len(partners) for partners in near])
-    columns = np.array([partner for partners in near for partner in partners], np.int64)
+    rows = np.repeat(np.arange(len(near), dtype=np.int32), [len(partners) for partners in near])
+    columns = np.array([partner for partners in near for partner in partners], np.int32)  # SciPy < 1.15 wants 32 bits
     graph = csr_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(len(found), len(true)))
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
