@@ -26,7 +26,7 @@ from stemstore.errors import (
 )
 from stemstore.sources.contract import MISSING, VALID, Events
 from stemstore.sources.files import describe, expand, identity, unreadable
-from stemstore.sources.geometry import ValidityArray, check_range, decide_flyback
+from stemstore.sources.geometry import ValidityArray, check_missing, check_range, decide_flyback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,6 +39,9 @@ VERSIONS = (1, 2, 3)
 
 _FRAMES, _POSITIONS = "electron_events/frames", "electron_events/scan_positions"
 _NAME = re.compile(r"^(FOURD_.*_(?P<new>\d+)(_centered)?|data_scan(?P<old>\d+)_.*electrons.*)\.(h5|hdf5)$")
+
+MAX_PIXELS = 2**28
+"""Pixels of the largest frame that is believed: 16384 by 16384, beyond every detector."""
 
 _MAX_GAP = 16
 """Rows read and dropped rather than skipped by a new HDF5 call, which costs about as much as that many rows."""
@@ -165,15 +168,20 @@ class _Layout:
             )
             raise CorruptDataError(msg, url=str(path), key=_FRAMES)
         if version is None:
-            version = int(file.attrs.get("version", file["electron_events"].attrs.get("version", 1)))
+            version = _plain(file.attrs.get("version", file["electron_events"].attrs.get("version", 1)))
         if version not in VERSIONS:
-            msg = f"file {str(path)!r} has version {version}, known are 1, 2 and 3; update stemstore"
+            msg = f"file {str(path)!r} has version {version!r}, known are 1, 2 and 3; update stemstore"
             raise FormatVersionError(msg, url=str(path), found=version, expected=VERSIONS)
+        version = int(version)
         width, height = (_extent(path, positions, _POSITIONS, key) for key in ("Nx", "Ny"))
         if "Nx" in frames.attrs:  # of a frame, Nx is the number of rows; of the scan, it is the width
             frame = (_extent(path, frames, _FRAMES, "Nx"), _extent(path, frames, _FRAMES, "Ny"))
         else:
             frame = _frame_dimensions(path, frames)
+        if math.prod(frame) > MAX_PIXELS:
+            msg = f"{_FRAMES} in {str(path)!r} states frames of {frame[0]} by {frame[1]} pixels; correct Nx and Ny"
+            raise CorruptDataError(msg, url=str(path), key=_FRAMES, found=frame, expected=MAX_PIXELS)
+        check_missing((height, width), len(frames))
         return cls(path, version, (height, width), frame, len(frames), positions[...].astype(np.int64).reshape(-1))
 
     def rows(self) -> tuple[Int64Array, list[str]]:

@@ -405,7 +405,7 @@ def _read_json(path: Path) -> tuple[dict[str, Any] | None, str | None]:
             content = json.loads(file.read(_STATUS_BYTES))
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return None, f"status file {str(path)!r} is not used: {error}"
     if not isinstance(content, dict):
         return None, f"status file {str(path)!r} is not used: it holds no JSON object"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from stemstore.errors import InputError, NotFoundError, StorageError
 
@@ -37,23 +39,40 @@ def local_path(url: str | Path) -> Path:
     text = str(url)
     scheme = _SCHEME.match(text)
     if scheme is None:
-        return Path(text)
+        return Path(os.path.expanduser(text))  # noqa: PTH111 (a file called ~name, whose user is unknown, stays as it is)
     if scheme.group(1).lower() == "file":
         return Path(text[len("file://") :])
     msg = f"raw data at {text!r} lie on {scheme.group(1)!r} storage, expected a local path; copy the files first"
     raise InputError(msg, url=text)
 
 
-def expand(url: str | Path | Iterable[str | Path]) -> list[Path]:
-    """List the files and folders that an argument means.
-
-    A path that exists is taken literally, even when its name contains ``[``, ``*`` or ``?``; otherwise it is a pattern
-    whose matches come in natural order. A list keeps its order.
+def path_texts(url: object) -> list[str]:
+    """List what a user gave as a path, or as several, as texts.
 
     Raises
     ------
     InputError
-        The list is empty, or an address is not local.
+        It is neither a path nor a list of paths.
+    """
+    try:
+        given = [url] if isinstance(url, (str, os.PathLike)) else list(cast("Iterable[str]", url))
+        return [os.fspath(one) for one in given]
+    except TypeError as error:
+        msg = f"{url!r} is no path; give a path, a URL or a list of paths"
+        raise InputError(msg, found=url) from error
+
+
+def expand(url: str | Path | Iterable[str | Path]) -> list[Path]:
+    """List the files and folders that an argument means.
+
+    A path that exists is taken literally, even when its name contains ``[``, ``*`` or ``?``; otherwise it is a pattern
+    whose matches come in natural order. A list keeps its order. All paths become absolute, so that they hold in another
+    working directory and in other processes.
+
+    Raises
+    ------
+    InputError
+        The list is empty, an address is not local, or a path is neither file nor folder.
     NotFoundError
         A path does not exist, or a pattern matches nothing.
     """
@@ -63,7 +82,7 @@ def expand(url: str | Path | Iterable[str | Path]) -> list[Path]:
         raise InputError(msg)
     found: list[Path] = []
     for one in given:
-        path = local_path(one)
+        path = local_path(one).absolute()
         if exists(path):
             found.append(path)
             continue
@@ -72,7 +91,20 @@ def expand(url: str | Path | Iterable[str | Path]) -> list[Path]:
             msg = f"{str(path)!r} does not exist; check the path and whether its drive is mounted"
             raise NotFoundError(msg, url=str(path))
         found.extend(sorted(matches, key=natural_key))
+    for path in found:
+        _refuse_special(path)
     return found
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse pipes, sockets and devices, on which a read may wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        msg = f"{str(path)!r} is a pipe, socket or device, expected a file or folder; copy its content into a file"
+        raise InputError(msg, url=str(path))
 
 
 def exists(path: Path) -> bool:

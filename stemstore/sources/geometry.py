@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from stemstore.errors import InputError
+from stemstore.errors import CorruptDataError, InputError
 from stemstore.sources.contract import MISSING, VALID
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ ValidityArray: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 
 MAX_ALTERNATIVES = 32
 """Scan shapes offered for a flat stack; a number with more divisors than this tells nothing."""
+
+MAX_MISSING = 2**26
+"""Positions that a scan may have without a frame; a senseless scan size would otherwise fill the memory."""
 
 
 def shape_option(name: str, value: object, lengths: Sequence[int]) -> tuple[int, ...]:
@@ -107,6 +110,23 @@ def check_range(start: int, stop: int, n_positions: int) -> None:
         raise IndexError(msg)
 
 
+def check_missing(scan_shape: tuple[int, ...], n_frames: int) -> None:
+    """Refuse a scan of which next to nothing was recorded.
+
+    Raises
+    ------
+    CorruptDataError
+        More than `MAX_MISSING` positions have no frame.
+    """
+    n_positions = math.prod(scan_shape)
+    if n_positions - n_frames > MAX_MISSING:
+        msg = (
+            f"a scan {scan_shape} of {n_positions} positions is stated, but only {n_frames} frames were found; "
+            "the header or the option is wrong, state the scan that was taken"
+        )
+        raise CorruptDataError(msg, found=n_frames, expected=n_positions)
+
+
 def fit_scan(
     scan_shape: tuple[int, ...] | None, n_frames: int
 ) -> tuple[tuple[int, ...], ValidityArray | None, list[str]]:
@@ -119,6 +139,11 @@ def fit_scan(
     -------
     scan_shape, validity, warnings
         `validity` is None when every position has its frame.
+
+    Raises
+    ------
+    CorruptDataError
+        As for `check_missing`.
     """
     if scan_shape is None:
         return (n_frames,), None, []
@@ -128,6 +153,7 @@ def fit_scan(
     if n_positions < n_frames:
         text = f"{n_frames} frames were found, the scan {scan_shape} takes {n_positions}; the last ones are ignored"
         return scan_shape, None, [text]
+    check_missing(scan_shape, n_frames)
     validity = np.full(n_positions, MISSING, dtype=np.uint8)
     validity[:n_frames] = VALID
     text = f"{n_frames} frames were found, the scan {scan_shape} needs {n_positions}; the last ones are marked missing"

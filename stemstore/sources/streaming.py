@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore.errors import InputError
 from stemstore.sources.contract import EventSource, FrameSource
 
 if TYPE_CHECKING:
@@ -93,26 +94,24 @@ class EventScan:
 
         Raises
         ------
-        OverflowError
+        InputError
             A pixel holds more than 255 electrons, which the array's type cannot show.
         """
         from stemstore.kernels import events
 
         n_pixels = math.prod(self.source.frame_shape)
-        wide = np.zeros((selection.n_positions, n_pixels), np.uint16)
+        dense = np.zeros((selection.n_positions, n_pixels), np.uint8)
         for gap, offsets, local, place in self._pieces(selection, None):
-            events.densify(gap, offsets, local, wide, place)
-        if wide.size and wide.max() > np.iinfo(np.uint8).max:
-            msg = (
-                f"{self.uuid}: a pixel holds {wide.max()} electrons, more than uint8 can show; "
-                "convert the file to a store, which chooses a wider type, and open that"
-            )
-            raise OverflowError(msg)
+            try:
+                events.densify(gap, offsets, local, dense, place)
+            except InputError as error:
+                error.add_note("convert the file to a store, which chooses a type that is wide enough, and open that")
+                raise
         rows, columns = selection.detector
-        dense = wide.astype(np.uint8).reshape(-1, *self.source.frame_shape)
+        frames = dense.reshape(-1, *self.source.frame_shape)
         if not selection.whole_detector:
-            dense = dense[:, np.asarray(rows, np.int64)[:, None], np.asarray(columns, np.int64)[None, :]]
-        return dense.reshape(selection.shape)
+            frames = frames[:, np.asarray(rows, np.int64)[:, None], np.asarray(columns, np.int64)[None, :]]
+        return frames.reshape(selection.shape)
 
     def run(self, selection: Selection, kernel: Kernel, prepared: Any, keep: BoolArray | None = None) -> Array:
         """Stream the events of the selected positions through a kernel."""

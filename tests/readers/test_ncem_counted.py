@@ -217,6 +217,29 @@ def test_unknown_version(tmp_path):
         NcemCounted(version=0)
 
 
+@pytest.mark.parametrize("stated", ["abc", [1, 2], 2.5, b"3"])
+def test_version_that_is_no_number(tmp_path, stated):
+    """Whatever stands in the place of the version is quoted, and is no fault of the reader."""
+    path = write_counted(tmp_path / "a.h5", [[1]], scan=(1, 1), frame=FRAME, version=None)
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"] = stated
+    with pytest.raises(FormatVersionError, match=r"has version .*known are 1, 2 and 3"):
+        NcemCounted()(str(path))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_senseless_sizes(tmp_path, version):
+    """Attributes that would fill the memory are damage, for the scan and for the frame."""
+    path = write_counted(tmp_path / "a.h5", [[1]], scan=(1, 1), frame=FRAME, version=version)
+    with h5py.File(path, "r+") as file:
+        file["electron_events/scan_positions"].attrs["Nx"] = 2**31 - 1
+    with pytest.raises(CorruptDataError, match="only 1 frames were found"):
+        NcemCounted()(str(path))
+    path = write_counted(tmp_path / "b.h5", [[1]], scan=(1, 1), frame=(70_000, 70_000), version=version)
+    with pytest.raises(CorruptDataError, match="frames of 70000 by 70000 pixels"):
+        NcemCounted()(str(path))
+
+
 def test_counting_metadata(tmp_path):
     """Attributes of the counting are kept verbatim and mapped to the description of the counting."""
     attributes = {

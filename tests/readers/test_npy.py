@@ -182,6 +182,7 @@ def test_objects_are_never_unpickled(tmp_path):
         ("{'descr': '<u2', 'fortran_order': 1, 'shape': (1, 4, 4)}", CorruptDataError, "it is damaged"),
         ("{'descr': '<u2', 'fortran_order': False}", CorruptDataError, "cannot be parsed"),
         ("{'descr': '<u2', 'fortran_order': False, 'shape': (1, 4, 4), 'x': 1}", CorruptDataError, "it is damaged"),
+        ("{'descr': '<u2', 'fortran_order': False, 'shape': (99999, 99999, 4, 4)}", CorruptDataError, "only 4 frames"),
         ("__import__('os').getcwd()", CorruptDataError, "cannot be parsed"),
         ("(" * 500, CorruptDataError, "cannot be parsed"),
         ("[1, 2]", CorruptDataError, "cannot be parsed"),

@@ -80,3 +80,36 @@ def test_identity_follows_size_time_and_options(tmp_path):
     assert touched[0].size == 3
     names = {first, files.identity("npy", touched), files.identity("npy", described, 1), files.identity("x", described)}
     assert len(names) == 4
+
+
+def test_relative_paths_hold_in_another_folder(tmp_path, monkeypatch):
+    """A path is made absolute when it is opened, so that a later change of the working directory does not matter."""
+    (tmp_path / "a1").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert files.expand("a1") == files.expand("a*") == files.expand(["./a1"]) == [tmp_path / "a1"]
+
+
+def test_home_folder(tmp_path, monkeypatch):
+    """A path that begins with ~/ lies in the home folder; a file called ~a is just that file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "~no-such-user"):
+        (tmp_path / name).write_text("")
+    assert files.expand("~/a") == [tmp_path / "a"]
+    assert files.expand("~no-such-user") == [tmp_path / "~no-such-user"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipe_is_refused_and_not_waited_for(tmp_path):
+    """Reading a pipe into which nobody writes would never end."""
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(InputError, match="is a pipe, socket or device"):
+        files.expand(str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize("url", [None, 3, b"a", ["a", None]])
+def test_what_is_no_path(url):
+    """Anything but paths is refused by name."""
+    with pytest.raises(InputError, match="is no path; give a path"):
+        files.path_texts(url)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stemstore.errors import InputError
+from stemstore.errors import CorruptDataError, InputError
 from stemstore.sources import geometry
 from stemstore.sources.contract import MISSING, VALID
 
@@ -84,3 +84,10 @@ def test_range_outside(start, stop):
     """A range that leaves four positions is refused."""
     with pytest.raises(IndexError, match="leave the scan of 4 positions"):
         geometry.check_range(start, stop, 4)
+
+
+@pytest.mark.parametrize("scan_shape", [(100_000, 100_000), (2**40, 2**40)])
+def test_senseless_scan_is_refused_before_memory_is_taken(scan_shape):
+    """A scan of thousands of millions of positions with five frames is a broken header."""
+    with pytest.raises(CorruptDataError, match="only 5 frames were found"):
+        geometry.fit_scan(scan_shape, 5)
