@@ -74,6 +74,6 @@ def read_commit(storage: Storage) -> CommitDocument | None:
     except SchemaVersionError as error:
         msg = f"cannot open '{storage.root}': {error}"
         raise FormatVersionError(msg, url=storage.root, found=error.found, expected=error.known) from error
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         msg = f"'{storage.root}/{COMMIT}' is damaged: {error}; restore it from a copy"
         raise CorruptDataError(msg, url=storage.root, key=COMMIT) from error

@@ -106,15 +106,18 @@ def publish(working: str, url: str, *, overwrite: bool) -> None:
     if working != url and is_local(url):
         source, target = local_path(working), local_path(url)
         old = target.with_name(f"{target.name}.DELETING-{uuids.uuid4()}")
-        if target.exists() and not overwrite:
+        there = open_storage(url).exists()
+        if there and not overwrite:
             msg = f"'{url}' appeared while it was being converted; the new store is '{working}', rename it by hand"
             raise DestinationExistsError(msg, url=url)
         try:
-            if target.exists():
+            if there:
                 target.rename(old)
             source.rename(target)
             sync_folder(target.parent)
-            if old.exists():
+            if old.is_symlink():
+                old.unlink()  # what it led to is not ours to remove
+            elif there:
                 shutil.rmtree(old)
         except OSError as error:
             raise refused(error, target, "rename") from error

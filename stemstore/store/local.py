@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from stemstore.errors import StorageError
+from stemstore.errors import NotFoundError, StemStoreError
 from stemstore.store.refusal import absent, cut_short, refused
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class LocalStorage:
             return path.open("rb", buffering=0)
 
     def exists(self) -> bool:
-        """Whether the folder, or a file of its name, is there."""
-        return self.folder.exists()
+        """Whether the folder, a file or a link of its name is there."""
+        return _status(self.folder, follow=False) is not None
 
     def size(self, key: str) -> int | None:
         """Size of a file, None where it is not a file."""
-        path = self._path(key)
-        return path.stat().st_size if path.is_file() else None
+        found = _status(self._path(key))
+        return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
 
     def put(self, key: str, parts: Sequence[Any]) -> int:
         """Write a temporary file, make it durable, then give it its name."""
@@ -101,7 +102,8 @@ class LocalStorage:
     def keys(self, prefix: str) -> list[str]:
         """Keys of all files below a folder, temporary ones left out."""
         below = self._path(prefix)
-        files = (path for path in below.rglob("*") if path.is_file() and ".tmp-" not in path.name)
+        with _reading(below):
+            files = [path for path in below.rglob("*") if path.is_file() and ".tmp-" not in path.name]
         return sorted(path.relative_to(self.folder).as_posix() for path in files)
 
     def sweep(self) -> None:
@@ -119,11 +121,17 @@ class LocalStorage:
 
     def stamp(self, key: str) -> object:
         """Inode, size and modification time of a file."""
-        try:
-            found = self._path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return "absent"
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        found = _status(self._path(key))
+        return "absent" if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
+    """Look at a path; None where nothing is there, an error where it may not be looked at."""
+    try:
+        with _reading(path):
+            return path.stat(follow_symlinks=follow)
+    except NotFoundError:
+        return None
 
 
 def make_folder(folder: Path) -> None:
@@ -179,7 +187,7 @@ def _reading(path: Path, verb: str = "read") -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise absent(path) from error
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
+    except StemStoreError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
         raise refused(error, path, verb) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.errors import CorruptDataError, FormatVersionError, NotFoundError, UnknownFormatError
+from stemstore.errors import CorruptDataError, FormatVersionError, NotFoundError, StemStoreError, UnknownFormatError
 from stemstore.store.codecs import ChunkCodec
 from stemstore.store.urls import open_storage
 from stemstore_schemas import DocumentError, ScanDocument, SchemaVersionError, dump_document, load_document
@@ -92,9 +92,12 @@ def read_root(storage: Storage) -> dict[str, Any]:
             raise NotFoundError(msg, url=storage.root) from error
         msg = f"'{storage.root}' has no {ROOT}, so it is not a stemstore store; convert raw data with stemstore convert"
         raise UnknownFormatError(msg, url=storage.root) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"'{storage.root}/{ROOT}' is not JSON ({error}); restore it from a copy"
         raise CorruptDataError(msg, url=storage.root, key=ROOT) from error
+    if not isinstance(found, dict) or not isinstance(found.get("attributes", {}), dict):
+        msg = f"'{storage.root}/{ROOT}' does not describe a Zarr group of format 3; restore it from a copy"
+        raise UnknownFormatError(msg, url=storage.root, key=ROOT)
     return found
 
 
@@ -129,19 +132,39 @@ def parse_document(root: dict[str, Any], url: str) -> ScanDocument:
 
 def parse_arrays(root: dict[str, Any], url: str) -> dict[str, ArrayInfo]:
     """Describe all arrays that the consolidated metadata list and that this room can read."""
-    consolidated = (root.get("consolidated_metadata") or {}).get("metadata", {})
-    arrays = {path: node for path, node in consolidated.items() if node.get("node_type") == "array"}
-    ours = {path: node for path, node in arrays.items() if path in (INTENSITY, GAP, N_SLOTS, VALID)}
     try:
-        return {path: parse_array(path, node) for path, node in ours.items()}
-    except (KeyError, TypeError, IndexError) as error:
+        consolidated = (root.get("consolidated_metadata") or {}).get("metadata", {})
+        arrays = {path: node for path, node in consolidated.items() if node.get("node_type") == "array"}
+    except AttributeError as error:
         msg = f"the array metadata of '{url}' are damaged ({error!r}); restore {ROOT} from a copy"
         raise CorruptDataError(msg, url=url, key=ROOT) from error
+    return {path: parse_array(path, node) for path, node in arrays.items() if path in (INTENSITY, GAP, N_SLOTS, VALID)}
 
 
 def parse_array(path: str, node: dict[str, Any]) -> ArrayInfo:
-    """Describe one array from its metadata node."""
+    """Describe one array from its metadata node.
+
+    Raises
+    ------
+    CorruptDataError
+        The metadata contradict themselves.
+    UnknownFormatError
+        The array is coded in another way than this room writes.
+    """
+    try:
+        return _parse_array(path, node)
+    except StemStoreError:
+        raise
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        msg = f"the metadata of array '{path}' are damaged ({error!r}); restore {ROOT} from a copy"
+        raise CorruptDataError(msg, key=path) from error
+
+
+def _parse_array(path: str, node: dict[str, Any]) -> ArrayInfo:
     dtype = np.dtype(node["data_type"])
+    if dtype.name != node["data_type"] or dtype.kind not in "buifc":
+        msg = f"the data type is {node['data_type']!r}, expected one kind of number"
+        raise ValueError(msg)
     outer = tuple(node["chunk_grid"]["configuration"]["chunk_shape"])
     codecs, chunk, shard = node["codecs"], outer, None
     if codecs[0]["name"] == "sharding_indexed":

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.errors import StemStoreError
+from stemstore.errors import InputError, OptionalDependencyError, StemStoreError
 from stemstore.store.extents import batches, merge
 from stemstore.store.refusal import absent, cut_short, refused
 
@@ -25,7 +25,14 @@ class RemoteStorage:
         import fsspec.core
 
         self.root = url.rstrip("/")
-        self.fs, path = fsspec.core.url_to_fs(self.root)
+        try:
+            self.fs, path = fsspec.core.url_to_fs(self.root)
+        except ImportError as error:
+            msg = f"'{url}' needs a package that is not installed: {error}"
+            raise OptionalDependencyError(msg, url=url) from error
+        except ValueError as error:
+            msg = f"'{url}' cannot be reached: {error}; give a path or a URL that fsspec knows, such as s3://…"
+            raise InputError(msg, url=url) from error
         self.path: str = path.rstrip("/")
 
     def _path(self, key: str) -> str:
@@ -51,7 +58,8 @@ class RemoteStorage:
         """Size of an object, None where there is none."""
         self.fs.invalidate_cache()
         path = self._path(key)
-        return int(self.fs.size(path)) if self.fs.isfile(path) else None
+        with self._asking(key):
+            return int(self.fs.size(path)) if self.fs.isfile(path) else None
 
     def put(self, key: str, parts: Sequence[Any]) -> int:
         """Write an object in one request."""
@@ -108,8 +116,8 @@ class RemoteStorage:
         """Remove all objects below a prefix."""
         self.fs.invalidate_cache()
         path = self._path(prefix)
-        if self.fs.exists(path):
-            with self._asking(prefix, "remove"):
+        with self._asking(prefix, "remove"):
+            if self.fs.exists(path):
                 self.fs.rm(path, recursive=True)
 
     def stamp(self, key: str) -> object:

@@ -72,7 +72,8 @@ def is_local(url: str) -> bool:
 
 def local_path(url: str) -> Path:
     """Path of a local url."""
-    return Path(url.split("://", 1)[1] if "://" in url else url).expanduser()
+    path = url.split("://", 1)[1] if "://" in url else url
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # a name ~such, whose user is unknown, stays as it is
 
 
 def open_storage(url: str | os.PathLike[str]) -> Storage:

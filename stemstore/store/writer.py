@@ -6,6 +6,7 @@ renamed at the end; on an object store the commit object, written last, is what 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,13 @@ class StoreWriter:
         if storage.keys(""):
             msg = f"'{working}' exists: a conversion of this uuid is under way; wait for it or remove the folder"
             raise DestinationExistsError(msg, url=working)
-        write_plan(storage, document, layout, target.root, overwrite=overwrite)
-        storage.put(ROOT, [metadata_objects(document, [])[ROOT]])
+        try:
+            write_plan(storage, document, layout, target.root, overwrite=overwrite)
+            storage.put(ROOT, [metadata_objects(document, [])[ROOT]])
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to report
+                storage.delete()
+            raise
         return cls(target.root, working, document, layout, overwrite)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -267,3 +268,34 @@ def test_remote_rows_need_two_rounds(bucket, write_dense, data, monkeypatch):
     monkeypatch.setattr(type(scan.head.storage.fs), "cat_ranges", cat_ranges)
     np.testing.assert_array_equal(scan.read(Selection.full(SHAPE).compose((2,))), data[2])
     assert rounds == [2, 2]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"attributes": []}', "[" * 100_000])
+def test_root_that_is_no_group(url, content):
+    """Whatever JSON stands in the root, the error is ours."""
+    (Path(url) / "zarr.json").write_text(content)
+    with pytest.raises((UnknownFormatError, CorruptDataError), match="restore it from a copy"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("dtype", ["7int16", "banana", "u", 3])
+def test_damaged_data_type(url, dtype):
+    """A data type that NumPy refuses, for whatever reason, is damage."""
+    arrays = "consolidated_metadata"
+    edit(url, "zarr.json", lambda root: root[arrays]["metadata"]["intensity"].update(data_type=dtype))
+    with pytest.raises(CorruptDataError, match="metadata of array 'intensity'"):
+        open_store(url)
+
+
+def test_every_damaged_byte_is_noticed(url, data):
+    """One byte changed anywhere below the arrays gives an error of ours or the same pixels, never others."""
+    random = np.random.default_rng(5)
+    files = [path for path in Path(url).rglob("*") if path.is_file() and path.name != "zarr.json"]
+    assert len(files) > 3
+    for path in files:
+        body = path.read_bytes()
+        for place in random.choice(len(body), min(len(body), 12), replace=False).tolist():
+            path.write_bytes(body[:place] + bytes([body[place] ^ 0x55]) + body[place + 1 :])
+            with suppress(CorruptDataError, FormatVersionError):
+                np.testing.assert_array_equal(open_store(url).read(Selection.full(SHAPE)), data)
+        path.write_bytes(body)

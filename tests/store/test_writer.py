@@ -418,3 +418,44 @@ def test_killed_writer_loses_nothing_unnoticed(tmp_path, begin, data, share, mon
     write_all(resumed, data, skip=there)
     np.testing.assert_array_equal(open_store(resumed.finalise()).read(Selection.full(SHAPE)), data)
     assert not list((tmp_path / "scan.zarr").rglob("*.tmp-*"))
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 240, "a\0b"])
+def test_names_that_no_file_can_have(tmp_path, begin, name):
+    """The system's refusal of a name is an error of ours."""
+    with pytest.raises(StorageError, match="cannot read"):
+        begin(tmp_path / name)
+
+
+def test_link_to_nothing_is_in_the_way(tmp_path, begin):
+    """A dangling link takes the name, which is told before the work and not after it."""
+    (tmp_path / "scan.zarr").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DestinationExistsError, match="exists"):
+        begin()
+
+
+def test_link_is_replaced_and_not_what_it_leads_to(tmp_path, begin, data):
+    """Overwriting a link to a store puts the new store in its place and leaves the old one alone."""
+    for name in ("old.zarr", "scan.zarr"):
+        writer = begin(tmp_path / name, overwrite=True)
+        for number, part in enumerate(writer.layout.partitions):
+            writer.write_frames(number, data[part])
+        if name == "old.zarr":
+            writer.finalise()
+            (tmp_path / "scan.zarr").symlink_to(tmp_path / "old.zarr")
+    writer.finalise()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.zarr", "scan.zarr"]
+    assert not (tmp_path / "scan.zarr").is_symlink()
+    assert open_store(tmp_path / "old.zarr").uuid != open_store(tmp_path / "scan.zarr").uuid == writer.uuid
+
+
+def test_beginning_that_fails_leaves_nothing(tmp_path, begin, monkeypatch):
+    """A disk that is full before the first partition leaves no folder."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("stemstore.store.local.os.fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        begin()
+    assert list(tmp_path.iterdir()) == []
