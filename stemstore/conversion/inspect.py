@@ -14,6 +14,7 @@ from stemstore.conversion.run import count_frames_by_state
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.scan.calibration import Calibration, complete_axes
 from stemstore.sources.contract import EventSource
+from stemstore.sources.files import path_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,10 +178,11 @@ def inspect(
     """
     from stemstore.sources.registry import explain, open_source
     from stemstore.store.open import is_store, open_store
+    from stemstore.store.urls import is_local
 
     calibration, reader_options = Calibration.split(options)
-    paths = [os.fspath(url)] if isinstance(url, (str, os.PathLike)) else [os.fspath(part) for part in url]
-    if reader is None and len(paths) == 1 and is_store(paths[0]):
+    paths = path_texts(url)
+    if reader is None and len(paths) == 1 and (not is_local(paths[0]) or is_store(paths[0])):
         if reader_options:
             msg = f"{paths[0]!r} is a store and takes no options {sorted(reader_options)}; leave them out"
             raise InputError(msg, url=paths[0], found=sorted(reader_options))

@@ -36,6 +36,14 @@ class CountOptions:
     background_sigma: float = 5.0
     xray_sigma: float = 175.0
 
+    def __post_init__(self) -> None:
+        for name in ("background_threshold", "xray_threshold", "background_sigma", "xray_sigma"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if not (number and not math.isnan(value)) and not (value is None and name.endswith("threshold")):
+                msg = f"{name}={value!r} is not a number; give one or leave it out"
+                raise InputError(msg, key=name, found=value)
+
     def thresholds(self, source: FrameSource) -> Thresholds:
         """Estimate or take the thresholds."""
         return estimate(
@@ -120,7 +128,7 @@ def make_plan(
     Raises
     ------
     InputError
-        The source holds events and a dense store was asked for.
+        The source holds events and a dense store was asked for, or thresholds are given and nothing is counted.
     MemoryBudgetError
         Not even one thread fits the budget.
     """
@@ -128,10 +136,20 @@ def make_plan(
         if isinstance(source, EventSource):
             msg = "the source holds counted events; convert it with count=None or count=True to keep them as events"
             raise InputError(msg, count=False)
+        _refuse_unused(counting, "frames are stored as they are; pass count=True to count electrons")
         return _dense(source, profile, workers, budget)
     if isinstance(source, EventSource):
+        _refuse_unused(counting, "the source is counted already; leave it out")
         return _counted(source, source, profile, workers, budget)
     return _counted(source, Counter(source, counting.thresholds(source), counting.rule), profile, workers, budget)
+
+
+def _refuse_unused(counting: CountOptions, why: str) -> None:
+    """Refuse thresholds where nothing is counted; the other settings may come from the environment and lie idle."""
+    given = [name for name in ("background_threshold", "xray_threshold") if getattr(counting, name) is not None]
+    if given:
+        msg = f"{', '.join(given)} cannot be used: {why}"
+        raise InputError(msg, found=given)
 
 
 def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> DensePlan:

@@ -19,10 +19,11 @@ from stemstore._version import __version__
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
 from stemstore.conversion.plan import CountedPlan, CountOptions, DensePlan, Profile, make_plan
 from stemstore.conversion.write import write_events, write_frames
-from stemstore.errors import InputError
+from stemstore.errors import DestinationExistsError, InputError
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.calibration import Calibration, complete_axes
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, EventSource
+from stemstore.sources.files import path_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,7 +194,7 @@ def prepare(
 
     counting = counting or CountOptions()
     calibration, reader_options = Calibration.split(options)
-    paths = [os.fspath(source)] if isinstance(source, (str, os.PathLike)) else [os.fspath(part) for part in source]
+    paths = path_texts(source)
     opened = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
     plan = make_plan(
         opened,
@@ -260,6 +261,8 @@ def count_frames_by_state(source: FrameSource | EventSource) -> FrameCounts:
 def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) -> ScanDocument:
     """Write all partitions and finish the store; leave nothing behind where that fails.
 
+    One exception: where something took the destination's name meanwhile, the finished store stays beside it.
+
     Returns
     -------
     document
@@ -279,6 +282,8 @@ def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) ->
             counting = document.counting or CountingDescription(rule="foreign")
             document = document.model_copy(update={"counting": counting.model_copy(update={"n_events": n_events})})
         writer.finalise(document, attributes=plan.summary_attributes())
+    except DestinationExistsError:
+        raise  # the store is finished and only lacks its name; the message tells where it is
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report
             writer.abort()
@@ -311,7 +316,7 @@ def _report(job: Job, document: ScanDocument, url: str, seconds: float) -> Conve
 
 
 def _positive(workers: int) -> int:
-    if workers < 1:
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         msg = f"workers={workers!r}; expected a whole number of at least 1"
         raise InputError(msg, found=workers)
     return workers

@@ -189,9 +189,8 @@ def test_counted_events(opened):
 def test_store(tmp_path, counted):
     """A store is recognised; its values come from its document."""
     raw = saved(tmp_path / "a.npy", np.random.default_rng(0).poisson(3, SHAPE).astype(np.uint16))
-    report = stemstore.convert(
-        raw, tmp_path / "a.zarr", count=counted, background_threshold=1.5, xray_threshold=90, scan_step=0.5
-    )
+    limits = {"background_threshold": 1.5, "xray_threshold": 90} if counted else {}
+    report = stemstore.convert(raw, tmp_path / "a.zarr", count=counted, scan_step=0.5, **limits)
     found = inspect(tmp_path / "a.zarr")
     assert (found.kind, found.reader, found.claims, found.complete) == ("store", None, {}, True)
     assert (found.scan_shape, found.frame_shape) == ((6, 7), (48, 48))

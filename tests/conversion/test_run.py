@@ -24,6 +24,7 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.kernels.counting import count_frames
+from stemstore.store import finalise
 from stemstore.store.open import open_store
 from stemstore.testing import write_sectors
 
@@ -275,3 +276,42 @@ def test_progress_counts_partitions(tmp_path, raw):
 
     stemstore.convert(raw, tmp_path / "a.zarr", progress=Recorder())
     assert seen[0] == -sum(seen[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"background_threshold": 30}, "background_threshold cannot be used: .*pass count=True"),
+        ({"xray_threshold": 30, "count": False}, "xray_threshold cannot be used"),
+        ({"count": True, "background_sigma": "a"}, "background_sigma='a' is not a number"),
+        ({"count": True, "xray_threshold": float("nan")}, "xray_threshold=nan is not a number"),
+        ({"workers": 1.5}, "workers=1.5"),
+        ({"workers": True}, "workers=True"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path, raw, options, match):
+    """No option is passed over in silence, and none fails in the middle of the work."""
+    with pytest.raises(InputError, match=match):
+        stemstore.convert(raw, tmp_path / "a.zarr", **options)
+    assert files_below(tmp_path) == ["scan.npy"]
+
+
+def test_finished_store_is_kept_when_its_name_was_taken(tmp_path, raw, camera_frames, monkeypatch):
+    """Hours of work are not thrown away because something took the name; the message tells where they are."""
+    monkeypatch.setattr("stemstore.store.writer.finish", taking(tmp_path / "a.zarr"))
+    with pytest.raises(DestinationExistsError, match="rename it by hand"):
+        stemstore.convert(raw, tmp_path / "a.zarr")
+    (part,) = tmp_path.glob("a.zarr.part-*")
+    part.rename(tmp_path / "b.zarr")
+    np.testing.assert_array_equal(stemstore.open(tmp_path / "b.zarr").intensity, camera_frames)
+
+
+def taking(path):
+    """Make a `finish` during which somebody makes a folder."""
+
+    def finish(*args, **named):
+        whole(*args, **named)
+        path.mkdir()
+
+    whole = finalise.finish
+    return finish
