@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,10 @@ class Calibration:
             "scan_rotation": "deg",
         }
         changes = {name: _quantity(getattr(self, name), unit, name) for name, unit in units.items()}
+        for name, quantity in changes.items():
+            if quantity is not None and name != "scan_rotation" and quantity.value <= 0:
+                msg = f"{name} = {getattr(self, name)!r} is not a length, angle or energy above zero; correct it"
+                raise InputError(msg, key=name, found=getattr(self, name))
         return known.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
 
@@ -96,8 +101,21 @@ def complete_axes(
         for name, size in zip(names, shape, strict=True)
     ]
     steps = _pair(given.scan_step, ("y", "x"), "nm") | _pair(given.detector_step, ("ky", "kx"), "mrad")
-    centers = dict(zip(("ky", "kx"), given.detector_center or (), strict=False))
+    centers = _center(given.detector_center)
     return [_finish(axis, steps.get(axis.name), centers.get(axis.name), acquisition) for axis in axes]
+
+
+def _center(value: Any) -> dict[str, float]:
+    if value is None:
+        return {}
+    try:
+        row, column = (float(one) for one in value)
+    except (TypeError, ValueError):
+        row = column = math.nan
+    if not (math.isfinite(row) and math.isfinite(column)):
+        msg = f"detector_center = {value!r} is not understood; give two finite numbers in pixel, (ky, kx)"
+        raise InputError(msg, key="detector_center", found=value)
+    return {"ky": row, "kx": column}
 
 
 def _finish(axis: Axis, step: Quantity | None, center: float | None, acquisition: Acquisition) -> Axis:
@@ -166,7 +184,11 @@ def _quantity(value: Any, unit: Unit, name: str, source: ValueSource = "user") -
         return None
     try:
         number, given = (float(value), unit) if not isinstance(value, str) else parse_quantity(value, unit)
-        return Quantity(value=number, unit=given, source=source)
+        quantity = Quantity(value=number, unit=given, source=source)
     except (TypeError, ValueError) as error:
         msg = f"{name} = {value!r} is not understood; give a number in {unit} or a text such as '1.5 {unit}' ({error})"
         raise InputError(msg, key=name, found=value) from error
+    if not math.isfinite(number):
+        msg = f"{name} = {value!r} is not finite; give a number in {unit}"
+        raise InputError(msg, key=name, found=value)
+    return quantity

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from stemstore.errors import InputError, ScanWarning
 from stemstore.scan.calibration import Calibration, complete_axes
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     import xarray as xr
@@ -81,13 +81,15 @@ def open_scan(
     >>> ds = stemstore.open("scan_42.zarr")  # doctest: +SKIP
     >>> ds.intensity.isel(y=3, x=4).plot()  # doctest: +SKIP
     """
+    from stemstore.sources.files import path_texts
     from stemstore.sources.registry import open_source
     from stemstore.sources.streaming import scan_source
     from stemstore.store.open import is_store, open_store
+    from stemstore.store.urls import is_local
 
     calibration, reader_options = Calibration.split(options)
-    paths = [os.fspath(url)] if isinstance(url, (str, os.PathLike)) else [os.fspath(part) for part in url]
-    if reader is None and len(paths) == 1 and is_store(paths[0]):
+    paths = path_texts(url)
+    if reader is None and len(paths) == 1 and (not is_local(paths[0]) or is_store(paths[0])):
         if reader_options:
             msg = f"{paths[0]!r} is a store and takes no options {sorted(reader_options)}; leave them out"
             raise InputError(msg, url=paths[0], found=sorted(reader_options))

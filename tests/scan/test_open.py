@@ -195,3 +195,49 @@ def test_distributed_workers_run_operations(files):
     with cluster, distributed.Client(cluster):
         np.testing.assert_array_equal(stemstore.virtual_image(ds, mask).compute(), FRAMES.sum((2, 3)))
         np.testing.assert_allclose(stemstore.mean_pattern(ds).compute(), FRAMES.mean((0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"beam_energy": -300}, "above zero"),
+        ({"beam_energy": 0}, "above zero"),
+        ({"camera_length": "-1 m"}, "camera_length"),
+        ({"scan_step": float("inf")}, "not finite"),
+        ({"scan_rotation": float("nan")}, "not finite"),
+        ({"detector_step": 1, "detector_center": (1, 2, 3)}, "two finite numbers"),
+        ({"detector_step": 1, "detector_center": 5}, "two finite numbers"),
+        ({"detector_step": 1, "detector_center": "xy"}, "two finite numbers"),
+        ({"detector_step": 1, "detector_center": (float("nan"), 1)}, "two finite numbers"),
+    ],
+)
+def test_impossible_calibration_is_refused(files, given, match):
+    """No number that cannot be a calibration reaches the axes, neither of raw data nor of stores."""
+    for name in ("raw.npy", "dense.zarr"):
+        with pytest.raises(InputError, match=match):
+            stemstore.open(files / name, **given)
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "match"),
+    [
+        (None, InputError, "is no path"),
+        (7, InputError, "is no path"),
+        ("nosuch://a/b", InputError, "cannot be reached: Protocol not known"),
+        ("memory://nothing/here.zarr", NotFoundError, "does not exist"),
+    ],
+)
+def test_what_cannot_be_opened_at_all(url, error, match):
+    """What is no path, no known protocol, or not there is told apart."""
+    with pytest.raises(error, match=match):
+        stemstore.open(url)
+    with pytest.raises(error, match=match):
+        stemstore.inspect(url)
+
+
+def test_raw_data_survive_a_change_of_folder(files, monkeypatch):
+    """A lazy dataset opened by a relative path computes from anywhere."""
+    monkeypatch.chdir(files)
+    ds = stemstore.open("raw.npy")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(ds.intensity, FRAMES)
