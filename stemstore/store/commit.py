@@ -24,7 +24,7 @@ def digest(body: bytes) -> str:
 
 
 def shards_digest(checksums: Mapping[str, int]) -> str:
-    """Digest of the table of shard checksums: one line ``key crc32c`` per shard, sorted by key."""
+    """Digest of the table of shard checksums: one line ``key crc32`` per shard, sorted by key."""
     lines = "".join(f"{key} {crc:08x}\n" for key, crc in sorted(checksums.items()))
     return digest(lines.encode())
 
@@ -41,7 +41,7 @@ def write_commit(
     root
         Content of the root ``zarr.json``.
     sizes, checksums
-        Bytes and CRC-32C of every shard by key.
+        Bytes and CRC-32 of every shard by key.
     """
     commit = CommitDocument(
         uuid=uuid,

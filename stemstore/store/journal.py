@@ -17,7 +17,7 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.selection import flatten
-from stemstore.store.codecs import checksum
+from stemstore.store.codecs import object_checksum
 from stemstore.store.layout import CountedLayout, Layout, dump_layout, load_layout
 from stemstore_schemas import ScanDocument, dump_document, load_document
 
@@ -80,7 +80,7 @@ class Entry:
     partition, uuid
         Number of the partition, and the store it belongs to.
     sizes, checksums
-        Bytes and CRC-32C of its shards by key.
+        Bytes and CRC-32 of its shards by key.
     columns
         Chunks that its widest block takes (counted scans).
     max_multiplicity
@@ -204,7 +204,7 @@ def holds(storage: Storage, partition: int, uuid: str, *, check: bool) -> bool:
         return False
     if entry.uuid != uuid or any(storage.size(key) != size for key, size in entry.sizes.items()):
         return False
-    return not check or all(checksum(storage.get(key)) == crc for key, crc in entry.checksums.items())
+    return not check or all(object_checksum([storage.get(key)]) == crc for key, crc in entry.checksums.items())
 
 
 def positions(layout: Layout, partition: int) -> Int64Array:

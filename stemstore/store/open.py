@@ -12,7 +12,7 @@ from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.destination import parts_of
 from stemstore.store.events import StoredEvents
 from stemstore.store.head import StoreHead, stale
-from stemstore.store.journal import read_plan, view_journal
+from stemstore.store.journal import PLAN, read_plan, view_journal
 from stemstore.store.layout import CountedLayout
 from stemstore.store.metadata import (
     ATTRIBUTE,
@@ -93,6 +93,12 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
     document = parse_document(root, storage.root)
     commit = read_commit(storage)
     if commit is None:
+        if storage.size(PLAN) is None:
+            msg = (
+                f"'{storage.root}' has no {COMMIT}, and no record of what was written; nothing proves that it is "
+                "whole, so restore it from a copy or convert the scan again"
+            )
+            raise ConversionIncompleteError(msg, url=storage.root)
         if not allow_incomplete:
             raise _incomplete(storage.root, f"it has no {COMMIT}")
         return _open_incomplete(storage)

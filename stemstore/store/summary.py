@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import CorruptDataError
-from stemstore.store.codecs import checksum_parts
+from stemstore.store.codecs import object_checksum
 from stemstore.store.journal import VALID_FRAME, EntryFile, positions
 from stemstore.store.layout import dense_layout
 from stemstore.store.maps import map_info
@@ -116,7 +116,7 @@ def write_binned(
     Returns
     -------
     info, sizes, checksums
-        The array, and bytes and CRC-32C of its shards by key.
+        The array, and bytes and CRC-32 of its shards by key.
     """
     frame_shape, dtype = whole.binned[name]
     target = dense_layout(layout.scan_shape, frame_shape, dtype, max_shard_bytes=BINNED_SHARD)
@@ -134,7 +134,7 @@ def write_binned(
         parts = encode_shard(chunk_bytes(frames.reshape(extents + frame_shape), target))
         key = info.key(place)
         sizes[key] = storage.put(key, parts)
-        checksums[key] = checksum_parts(parts)
+        checksums[key] = object_checksum(parts)
     return info, sizes, checksums
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stemstore.errors import CorruptDataError, NotFoundError, StorageError
 from stemstore.progress import NoProgress, Progress
-from stemstore.store.codecs import checksum
+from stemstore.store.codecs import object_checksum
 from stemstore.store.commit import COMMIT, digest, read_commit, shards_digest
 from stemstore.store.maps import read_map
 from stemstore.store.metadata import ROOT, parse_array, read_root
@@ -69,7 +69,7 @@ def verify_store(url: str | os.PathLike[str], *, progress: Progress | None = Non
     checksums, n_bytes = {}, 0
     for key in keys:
         body = storage.get(key)
-        checksums[key] = checksum(body)
+        checksums[key] = object_checksum([body])
         n_bytes += len(body)
         shown.advance()
     problems += _check_commit(storage, checksums, n_bytes)

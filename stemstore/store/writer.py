@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import DestinationExistsError, InputError
-from stemstore.store.codecs import checksum_parts
+from stemstore.store.codecs import object_checksum
 from stemstore.store.destination import make_room, only_part
 from stemstore.store.finalise import finish, publish
 from stemstore.store.journal import (
@@ -315,4 +315,4 @@ def match(document: ScanDocument, layout: Layout) -> ScanDocument:
 
 
 def _put_shard(storage: Storage, key: str, parts: list[bytes]) -> tuple[dict[str, int], dict[str, int]]:
-    return {key: storage.put(key, parts)}, {key: checksum_parts(parts)}
+    return {key: storage.put(key, parts)}, {key: object_checksum(parts)}

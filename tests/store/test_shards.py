@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stemstore.errors import ChecksumError, CorruptDataError, UnknownFormatError
-from stemstore.store.codecs import ChunkCodec, checksum, checksum_parts, frame_codec
+from stemstore.store.codecs import ChunkCodec, checksum, frame_codec, object_checksum
 from stemstore.store.extents import MERGE_GAP, Extent, merge
 from stemstore.store.scratch import BoundedCache, lease
 from stemstore.store.shards import ABSENT, decode_index, encode_shard, gather
@@ -23,10 +23,10 @@ def test_index_is_the_one_of_the_format():
     assert int.from_bytes(body[-4:], "little") == checksum(body[5:-4])
 
 
-def test_checksum_is_castagnoli():
-    """The check value of CRC-32C over '123456789' is 0xe3069283 (RFC 3720)."""
+def test_checksums_are_those_of_the_standards():
+    """Over '123456789' CRC-32C gives 0xe3069283 (RFC 3720), CRC-32 gives 0xcbf43926 (IEEE 802.3)."""
     assert checksum(b"123456789") == 0xE3069283
-    assert checksum_parts([b"1234", b"", b"56789"]) == 0xE3069283
+    assert object_checksum([b"1234", b"", b"56789"]) == 0xCBF43926
 
 
 def test_damaged_index_is_found():

@@ -85,3 +85,18 @@ def test_progress_is_told(url):
     steps = Steps()
     verify_store(url, progress=steps)
     assert steps.done == steps.total == 5
+
+
+@pytest.mark.parametrize("profile", ["fast", "raw"])
+def test_whole_shards_of_another_store_are_found(tmp_path, write_dense, small_layout, profile):
+    """A shard whose every chunk is sound, but which belongs to another scan, is damage."""
+    scans = [np.full(SHAPE, value, np.uint16) for value in (3, 4)]
+    urls = [
+        write_dense(tmp_path / f"{number}.zarr", scan, layout=small_layout(scan, profile=profile))
+        for number, scan in enumerate(scans)
+    ]
+    shards = [Path(url) / "intensity/c/0/1/0/0" for url in urls]
+    assert len({path.stat().st_size for path in shards}) == 1
+    shards[0].write_bytes(shards[1].read_bytes())
+    (problem,) = verify_store(urls[0])
+    assert "digest of the shard checksums" in problem.message
