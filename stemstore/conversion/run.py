@@ -191,10 +191,14 @@ def prepare(
     Parameters and errors as in `convert`.
     """
     from stemstore.sources.registry import open_source
+    from stemstore.store.open import is_store
 
     counting = counting or CountOptions()
     calibration, reader_options = Calibration.split(options)
     paths = path_texts(source)
+    if reader is None and len(paths) == 1 and is_store(paths[0]):
+        msg = f"{paths[0]!r} is a store already; open it with stemstore.open, or name the raw data it was made of"
+        raise InputError(msg, url=paths[0])
     opened = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
     plan = make_plan(
         opened,
