@@ -27,6 +27,7 @@ _FACE = {
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
+    "compute": ("stemstore.ops.shared", "compute"),
     "map_frames": ("stemstore.ops.blocks", "map_frames"),
     "explain": ("stemstore.ops.blocks", "explain"),
 }
@@ -36,6 +37,7 @@ __all__ = [
     "annulus",
     "bin_scan",
     "center_of_mass",
+    "compute",
     "convert",
     "disk",
     "dpc",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from stemstore.ops.detectors import annulus, disk, point, rectangle
     from stemstore.ops.dpc import dpc
     from stemstore.ops.reduce import bin_scan, max_pattern, mean_pattern
+    from stemstore.ops.shared import compute
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
     from stemstore.sources.registry import readers

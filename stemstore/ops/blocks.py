@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
 
 
+FUSED = "fused-"  # how the names of layers begin that stream their source
 GROUP_BYTES = 32 * 2**20  # sums that one task of map_groups holds
 
 
@@ -67,11 +68,48 @@ class Work:
         return out.reshape(lead + behind)
 
 
+class FusedLayer(dict[Any, Any]):
+    """Tasks that stream a selection of a source through a kernel, one per partition.
+
+    Attributes
+    ----------
+    name, source, work
+        Of the layer.
+    reads
+        Equal for layers that read the same positions of the same data: they can share a pass.
+    pieces
+        Block number, part of the selection, and flags of the positions to keep, of every partition.
+    sizes
+        Extents of the blocks along the kept scan axes.
+    """
+
+    def __init__(self, source: ScanSource, selection: Selection, work: Work, keep: BoolArray | None) -> None:
+        cut = [cut_axis(axis, size) for axis, size in zip(selection.scan, source.partition, strict=True)]
+        keep = None if keep is None else np.asarray(keep, bool).reshape(selection.scan_lengths)
+        kept = selection.kept[:-2]
+        self.source, self.work = source, work
+        self.reads = _token(source.uuid, selection.token)
+        self.name = FUSED + _token(self.reads, work.kernel, keep)
+        self.sizes = tuple(tuple(s.stop - s.start for s in c) for c, k in zip(cut, kept, strict=True) if k)
+        self.pieces = []
+        for number in itertools.product(*(range(len(c)) for c in cut)):
+            part = tuple(c[i] for c, i in zip(cut, number, strict=True))
+            block = tuple(i for i, k in zip(number, kept, strict=True) if k)
+            self.pieces.append((block, selection.cut_scan(part), None if keep is None else keep[part]))
+        shared = (f"source-{self.name}", f"work-{self.name}")
+        super().__init__(zip(shared, (source, work), strict=True))
+        for block, piece, flags in self.pieces:
+            self[work.key(self.name, block)] = (run_partition, *shared, piece, flags)
+
+
 def run_partition(source: ScanSource, work: Work, selection: Selection, keep: BoolArray | None) -> Array:
     """Stream one partition of the source (fused task)."""
-    out = source.run(selection, work.kernel, work.prepared, keep)
-    kept = tuple(n for n, k in zip(selection.scan_lengths, selection.kept, strict=False) if k)
-    return work.shape_result(out, kept)
+    return work.shape_result(source.run(selection, work.kernel, work.prepared, keep), kept_lengths(selection))
+
+
+def kept_lengths(selection: Selection) -> tuple[int, ...]:
+    """Extents of the scan axes that no integer index has dropped."""
+    return tuple(n for n, k in zip(selection.scan_lengths, selection.kept, strict=False) if k)
 
 
 def run_block(block: Array, work: Work, keep: BoolArray | None) -> Array:
@@ -201,25 +239,8 @@ def explain(array: Any) -> str:
 
 
 def _fused(source: ScanSource, selection: Selection, kernel: Kernel, keep: BoolArray | None) -> da.Array:
-    work = Work.of(kernel, DetectorRegion.of(selection), source.dtype)
-    pieces = [cut_axis(axis, size) for axis, size in zip(selection.scan, source.partition, strict=True)]
-    keep = None if keep is None else np.asarray(keep, bool).reshape(selection.scan_lengths)
-    name = "fused-" + _token(source.uuid, selection.token, kernel, keep)
-    graph: dict[Any, Any] = {f"source-{name}": source, f"work-{name}": work}
-    kept = selection.kept[:-2]
-    for number in itertools.product(*(range(len(p)) for p in pieces)):
-        part = tuple(p[i] for p, i in zip(pieces, number, strict=True))
-        block = tuple(i for i, k in zip(number, kept, strict=True) if k)
-        flags = None if keep is None else keep[part]
-        graph[work.key(name, block)] = (
-            run_partition,
-            f"source-{name}",
-            f"work-{name}",
-            selection.cut_scan(part),
-            flags,
-        )
-    sizes = tuple(tuple(s.stop - s.start for s in p) for p, k in zip(pieces, kept, strict=True) if k)
-    return _collect(HighLevelGraph.from_collections(name, graph, ()), name, work, sizes)
+    layer = FusedLayer(source, selection, Work.of(kernel, DetectorRegion.of(selection), source.dtype), keep)
+    return _collect(HighLevelGraph.from_collections(layer.name, layer, ()), layer.name, layer.work, layer.sizes)
 
 
 def _generic(array: da.Array, kernel: Kernel, keep: BoolArray | None) -> da.Array:

@@ -19,6 +19,7 @@ NAMES = {
     "annulus",
     "bin_scan",
     "center_of_mass",
+    "compute",
     "convert",
     "disk",
     "dpc",

@@ -1,0 +1,162 @@
+"""Several results of one scan in one pass over its data.
+
+Each operation builds its own tasks, one per partition of the scan. Where several results need the same partitions,
+`compute` replaces these tasks by shared ones, which decode each piece once and hand it to all kernels in turn.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from dask.base import compute as dask_compute
+from dask.base import is_dask_collection, tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from stemstore.ops.blocks import FusedLayer, Work, kept_lengths
+
+if TYPE_CHECKING:
+    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
+    from stemstore.kernels.contract import DetectorRegion, Kernel
+    from stemstore.scan.lazy import ScanSource
+    from stemstore.selection import Selection
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together:
+    """Kernel: several kernels in one pass, each with its own choice of positions.
+
+    Outputs are tuples with an entry per kernel; `keep` is None or a flag per position of the piece.
+    """
+
+    kernels: tuple[Kernel, ...]
+    keep: tuple[BoolArray | None, ...]
+    reduces: Literal["detector"] = "detector"
+    combine: np.ufunc = np.add
+
+    def prepare(self, region: DetectorRegion) -> tuple[Any, ...]:
+        """Prepare every kernel."""
+        return tuple(kernel.prepare(region) for kernel in self.kernels)
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Have no shape of its own: the outputs are a tuple."""
+        del dtype, region
+        return (len(self.kernels),), np.dtype(object)
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Any:
+        """Make the outputs of all kernels."""
+        return tuple(kernel.allocate(n_positions, dtype, region) for kernel in self.kernels)
+
+    def frames(self, block: Array, local: Int64Array, out: Any, place: Int64Array, prepared: Any) -> None:
+        """Hand the frames to every kernel."""
+        for kernel, keep, one, own in zip(self.kernels, self.keep, out, prepared, strict=True):
+            some = slice(None) if keep is None else keep[place]
+            kernel.frames(block, local[some], one, place[some], own)
+
+    def events(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Any, place: Int64Array, prepared: Any
+    ) -> None:
+        """Hand the events to every kernel."""
+        for kernel, keep, one, own in zip(self.kernels, self.keep, out, prepared, strict=True):
+            some = slice(None) if keep is None else keep[place]
+            kernel.events(gap, offsets, local[some], one, place[some], own)
+
+    def finish(self, out: Any, region: DetectorRegion) -> Any:
+        """Leave the outputs to their kernels."""
+        del region
+        return out
+
+
+def run_together(
+    source: ScanSource, works: list[Work], selection: Selection, keep: list[BoolArray | None]
+) -> list[Array]:
+    """Stream one partition once for several works (shared task)."""
+    flags = tuple(None if one is None else one.reshape(-1) for one in keep)
+    kernel = Together(tuple(work.kernel for work in works), flags)
+    outs: Any = source.run(selection, kernel, tuple(work.prepared for work in works))
+    return [work.shape_result(out, kept_lengths(selection)) for work, out in zip(works, outs, strict=True)]
+
+
+def compute(*results: Any, **options: Any) -> tuple[Any, ...]:
+    """Compute several lazy results together, reading the scan once for all of them.
+
+    Parameters
+    ----------
+    *results
+        DataArrays, Datasets or dask arrays, of one or several scans.
+    **options
+        Passed to ``dask.compute`` (``scheduler``, ``num_workers`` …).
+
+    Returns
+    -------
+    computed
+        The same objects with NumPy data, in the same order, equal to what each would give by itself.
+
+    Notes
+    -----
+    Only operations that stream their source share a pass, and only those over the same selection of positions of the
+    same scan; everything else runs as it would alone (see `stemstore.explain`). Memory per thread: one decoded piece of
+    the scan, and the outputs of all operations for one partition.
+
+    Examples
+    --------
+    >>> import stemstore
+    >>> ds = stemstore.open("scan_42.zarr")  # doctest: +SKIP
+    >>> image, com = stemstore.compute(  # doctest: +SKIP
+    ...     stemstore.virtual_image(ds, stemstore.disk(5)), stemstore.center_of_mass(ds)
+    ... )
+    """
+    lazy = [result.__dask_graph__() for result in results if is_dask_collection(result)]
+    shared = [SharedLayer(members) for members in _groups(lazy)]
+    ready = [_with(shared, result) if is_dask_collection(result) else result for result in results]
+    return dask_compute(*ready, **options)
+
+
+class SharedLayer(dict[Any, Any]):
+    """Tasks that stream a selection once for several operations; a list of results per partition."""
+
+    def __init__(self, members: list[FusedLayer]) -> None:
+        self.members = {member.name: member for member in members}
+        first = members[0]
+        self.name = "shared-" + tokenize(sorted(self.members))
+        source, works = f"source-{self.name}", f"works-{self.name}"
+        super().__init__({source: first.source, works: [member.work for member in members]})
+        for number, (_, selection, _) in enumerate(first.pieces):
+            keep = [member.pieces[number][2] for member in members]
+            self[self.name, number] = (run_together, source, works, selection, keep)
+
+    def part(self, name: str) -> dict[Any, Any]:
+        """Tasks in place of a member's own: they pick its results."""
+        member, place = self.members[name], list(self.members).index(name)
+        return {
+            member.work.key(name, block): (operator.getitem, (self.name, number), place)
+            for number, (block, _, _) in enumerate(member.pieces)
+        }
+
+
+def _groups(graphs: list[Any]) -> list[list[FusedLayer]]:
+    """Layers that read the same positions of the same data, where there are several."""
+    found: dict[str, dict[str, FusedLayer]] = defaultdict(dict)
+    for graph in graphs:
+        for layer in graph.layers.values():
+            mapping = getattr(layer, "mapping", layer)
+            if isinstance(mapping, FusedLayer):
+                found[mapping.reads][mapping.name] = mapping
+    return [list(members.values()) for members in found.values() if len(members) > 1]
+
+
+def _with(shared: list[SharedLayer], result: Any) -> Any:
+    """Give a lazy result whose layers pick from the shared ones."""
+    graph = result.__dask_graph__()
+    layers, needs = dict(graph.layers), dict(graph.dependencies)
+    for layer in shared:
+        mine = [name for name in layer.members if name in layers]
+        for name in mine:
+            layers[name], needs[name] = layer.part(name), {layer.name}
+        if mine:
+            layers[layer.name], needs[layer.name] = layer, set()
+    rebuild, arguments = result.__dask_postpersist__()
+    return rebuild(HighLevelGraph(layers, needs), *arguments)
