@@ -17,7 +17,7 @@
     │   └── SectorMismatchError
     ├── FormatVersionError                  written by a newer or an unknown version
     ├── ConversionIncompleteError           a store without its commit object
-    ├── StaleStoreError                     the store behind an open scan was replaced
+    ├── StaleStoreError                     the data behind an open scan were replaced
     ├── MemoryBudgetError                   the work does not fit the stated budget
     ├── ReaderError                         a reader plug-in failed
     └── OptionalDependencyError (ImportError)      an extra is not installed
@@ -153,7 +153,7 @@ class ConversionIncompleteError(StemStoreError):
 
 
 class StaleStoreError(StemStoreError):
-    """The store under an open scan was replaced by another one."""
+    """The store or the raw files under an open scan were replaced or changed."""
 
     kind = "stale"
 

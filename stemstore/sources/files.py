@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from stemstore.errors import InputError, NotFoundError, StorageError
+from stemstore.errors import InputError, NotFoundError, StaleStoreError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -176,6 +176,25 @@ def describe(paths: Sequence[Path]) -> list[SourceFile]:
         time = datetime.fromtimestamp(status.st_mtime, tz=UTC).isoformat()
         described.append(SourceFile(path=str(path), size=status.st_size, mtime=time))
     return described
+
+
+def check_unchanged(files: Sequence[SourceFile]) -> None:
+    """Make sure that files still are what they were when they were described; one look at each.
+
+    Raises
+    ------
+    StaleStoreError
+        Size or modification time of a file differ.
+    NotFoundError, StorageError
+        A file is gone or cannot be looked at.
+    """
+    for known, now in zip(files, describe([Path(file.path) for file in files]), strict=True):
+        if (known.size, known.mtime) != (now.size, now.mtime):
+            msg = (
+                f"{known.path!r} was changed after it was opened ({known.size} bytes then, {now.size} now, changed at "
+                f"{now.mtime}); open it again"
+            )
+            raise StaleStoreError(msg, url=known.path, expected=known.size, found=now.size)
 
 
 def identity(reader: str, files: Sequence[SourceFile], options: object = None) -> str:

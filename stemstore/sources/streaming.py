@@ -14,6 +14,7 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.sources.contract import EventSource, FrameSource
+from stemstore.sources.files import check_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,7 @@ class FrameScan:
         return out
 
     def _pieces(self, selection: Selection, keep: BoolArray | None) -> Iterator[tuple[Array, Int64Array, Int64Array]]:
+        check_unchanged(self.source.metadata.files)
         flat, place = _wanted(selection, keep)
         frame_bytes = max(1, math.prod(self.source.frame_shape) * self.dtype.itemsize)
         batch = max(1, BATCH_BYTES // frame_bytes)
@@ -127,6 +129,7 @@ class EventScan:
     ) -> Iterator[tuple[Array, Int64Array, Int64Array, Int64Array]]:
         from stemstore.kernels import events
 
+        check_unchanged(self.source.metadata.files)
         flat, place = _wanted(selection, keep)
         for first, last, start, stop in _batches(flat, EVENT_BATCH):
             block = self.source.read_events(start, stop)

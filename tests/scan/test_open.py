@@ -1,5 +1,7 @@
 """Stores and raw files open as the same labelled dataset."""
 
+import os
+
 import dask
 import numpy as np
 import pytest
@@ -241,3 +243,21 @@ def test_raw_data_survive_a_change_of_folder(files, monkeypatch):
     ds = stemstore.open("raw.npy")
     monkeypatch.chdir("/")
     np.testing.assert_array_equal(ds.intensity, FRAMES)
+
+
+@pytest.mark.parametrize("change", ["replace", "shorten", "remove"])
+def test_raw_file_that_changed_after_opening(files, change):
+    """A dataset never shows other pixels than those of the file it was opened on."""
+    path = files / "raw.npy"
+    ds = stemstore.open(path)
+    if change == "replace":
+        np.save(path, FRAMES[::-1])
+    elif change == "shorten":
+        os.truncate(path, path.stat().st_size - 100)
+    else:
+        path.unlink()
+    error, match = (NotFoundError, "does not exist") if change == "remove" else (StaleStoreError, "open it again")
+    with pytest.raises(error, match=match):
+        stemstore.mean_pattern(ds).compute()
+    with pytest.raises(error, match=match):
+        ds.intensity[0, 0].compute()
