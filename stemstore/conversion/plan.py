@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Profile = Literal["fast", "balanced", "small", "raw"]
 EVENT_BATCH = 4096  # frames per call of an event source: half a million events at usual doses
 OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
+BYTES_PER_WAITING_SLOT = 4  # gaps and the compressed chunks of the blocks of a shard, which is written at once
+BYTES_PER_PATTERN_PIXEL = 30  # sum and maximum of a shard, those of a block and their merged copy
 BYTES_PER_SLOT = 12  # indices, their joined copy, gaps and the compressed chunk, while a block is being made
 
 
@@ -178,7 +180,9 @@ def _counted(
     per_frame, pattern = sample_events(source, events)
     raw = math.prod(source.frame_shape) * source.dtype.itemsize if isinstance(source, FrameSource) else None
     layout = counted_layout(source.scan_shape, source.frame_shape, per_frame, profile=profile, raw_bytes_per_frame=raw)
-    shared = int(BYTES_PER_SLOT * max(per_frame, 1.0) * layout.frames_per_block * 2)
+    block = max(per_frame, 1.0) * layout.frames_per_block
+    patterns = BYTES_PER_PATTERN_PIXEL * math.prod(source.frame_shape)
+    shared = int((BYTES_PER_SLOT * 2 + BYTES_PER_WAITING_SLOT * layout.blocks_per_shard) * block) + patterns
     per_worker = 2 * BATCH_BYTES
     workers = fitting_workers(workers, per_worker, budget, shared=shared)
     return CountedPlan(

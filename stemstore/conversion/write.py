@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,9 @@ def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> No
     def one(index: int) -> None:
         slices = plan.layout.partitions[index]
         frames, flat = read_tile(source, slices)
-        records = _records(source, flat, summariser.of_frames(frames.reshape(-1, *source.frame_shape)))
+        summary = Summary()
+        summary.add(summariser.of_frames(frames.reshape(-1, *source.frame_shape)))
+        records = _records(source, flat, summary)
         writer.write_frames(index, frames, records)
         progress.advance()
 
@@ -55,16 +58,16 @@ def write_events(plan: CountedPlan, writer: StoreWriter, progress: Progress) -> 
     n_events = 0
     with ThreadPoolExecutor(plan.workers, thread_name_prefix="count") as executor:
         for index in range(len(plan.layout.partitions)):
-            blocks, parts = [], []
+            blocks, summary = [], Summary()
             for start, stop in plan.layout.blocks(index):
                 found = read_block(plan.events.read_events, start, stop, plan.batch, executor)
                 gap, slots = events.encode(found.indptr, found.indices, n_pixels)
                 offsets = np.concatenate([[0], np.cumsum(slots, dtype=np.int64)])
-                parts.append(summariser.of_events(gap, offsets))
+                summary.add(summariser.of_events(gap, offsets))
                 blocks.append((gap, slots))
                 n_events += len(found.indices)
             flat = np.arange(*plan.layout.partitions[index])
-            writer.write_events(index, blocks, _records(source, flat, *parts))
+            writer.write_events(index, blocks, _records(source, flat, summary))
             progress.advance()
     return n_events
 
@@ -87,14 +90,30 @@ def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, In
     return frames, flat
 
 
-def _records(source: FrameSource | EventSource, flat: Int64Array, *parts: dict[str, Any]) -> PartitionRecords:
+@dataclass(slots=True)
+class Summary:
+    """Summary of a partition, block by block; patterns are merged at once, for each is larger than a frame."""
+
+    maps: dict[str, list[Array]] = field(default_factory=dict)
+    sums: dict[str, Array] = field(default_factory=dict)
+    maxima: dict[str, Array] = field(default_factory=dict)
+
+    def add(self, part: dict[str, Any]) -> None:
+        """Take the summary of the next block."""
+        for name, values in part["maps"].items():
+            self.maps.setdefault(name, []).append(values)
+        for name, pattern in part["sums"].items():
+            self.sums[name] = self.sums[name] + pattern if name in self.sums else pattern
+        for name, pattern in part["maxima"].items():
+            self.maxima[name] = np.maximum(self.maxima[name], pattern) if name in self.maxima else pattern
+
+
+def _records(source: FrameSource | EventSource, flat: Int64Array, summary: Summary) -> PartitionRecords:
     from stemstore.store.journal import PartitionRecords
 
-    maps = {name: np.concatenate([part["maps"][name] for part in parts]) for name in parts[0]["maps"]}
-    sums = {name: sum(part["sums"][name] for part in parts) for name in parts[0]["sums"]}
-    maxima = {name: np.maximum.reduce([part["maxima"][name] for part in parts]) for name in parts[0]["maxima"]}
+    maps = {name: np.concatenate(parts) for name, parts in summary.maps.items()}
     valid = None if source.validity is None else source.validity[flat]
-    return PartitionRecords(valid=valid, maps=maps, sums=sums, maxima=maxima)
+    return PartitionRecords(valid=valid, maps=maps, sums=summary.sums, maxima=summary.maxima)
 
 
 def _each(executor: ThreadPoolExecutor, call: Callable[[int], None], indices: Iterable[int], ahead: int) -> None:
