@@ -21,6 +21,8 @@ _FACE = {
     "annulus": ("stemstore.ops.detectors", "annulus"),
     "rectangle": ("stemstore.ops.detectors", "rectangle"),
     "point": ("stemstore.ops.detectors", "point"),
+    "sector": ("stemstore.ops.detectors", "sector"),
+    "segments": ("stemstore.ops.detectors", "segments"),
     "mean_pattern": ("stemstore.ops.reduce", "mean_pattern"),
     "max_pattern": ("stemstore.ops.reduce", "max_pattern"),
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
@@ -51,6 +53,8 @@ __all__ = [
     "point",
     "readers",
     "rectangle",
+    "sector",
+    "segments",
     "virtual_image",
 ]
 
@@ -62,7 +66,7 @@ if TYPE_CHECKING:
     from stemstore.ops.blocks import explain, map_frames
     from stemstore.ops.bragg import find_disks
     from stemstore.ops.com import center_of_mass
-    from stemstore.ops.detectors import annulus, disk, point, rectangle
+    from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
     from stemstore.ops.reduce import bin_scan, max_pattern, mean_pattern
     from stemstore.ops.shared import compute

@@ -33,6 +33,8 @@ NAMES = {
     "point",
     "readers",
     "rectangle",
+    "sector",
+    "segments",
     "virtual_image",
 }
 HEAVY = {"dask", "distributed", "h5py", "matplotlib", "numba", "numcodecs", "scipy", "sparse", "xarray", "zarr"}
