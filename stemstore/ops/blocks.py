@@ -372,7 +372,8 @@ def map_frames(
     Returns
     -------
     result : dims (…scan dims, …dims)
-        Lazy; nothing is read until it is computed. Missing frames are zero and marked by the coordinate ``valid``.
+        Lazy; nothing is read until it is computed. Missing frames are zero, NaN where the
+        pixels are floats, and marked by the coordinate ``valid``.
 
     Raises
     ------

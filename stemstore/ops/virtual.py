@@ -92,8 +92,8 @@ def virtual_image(scan: Any, detector: Any) -> Any:
     -------
     image : dims (y, x)
         Lazy DataArray; a Dataset with a variable per name for a dict. Boolean detectors on integer data give exact
-        integer sums (uint64 or int64), anything else float64 or complex128. Missing frames give 0 and are marked by
-        the coordinate ``valid``.
+        integer sums (uint64 or int64), anything else float64 or complex128. Missing frames give 0, NaN where the
+        pixels are floats, and are marked by the coordinate ``valid``.
 
     Raises
     ------
