@@ -158,7 +158,13 @@ class NcemSectors:
                 notes.append(f"{len(paths) - len(mine)} files of other scans than {self.scan_number} are ignored")
             paths = mine
         unique = list(dict.fromkeys(paths))
-        return [index.SectorFile(path, self._module(path), file_size(path)) for path in unique], notes
+        files = [index.SectorFile(path, self._module(path), file_size(path)) for path in unique]
+        # A short scan leaves some receiver threads without a frame, and their files empty beside those of the others.
+        filled = {file.module for file in files if file.size}
+        kept = [file for file in files if file.size or file.module not in filled]
+        if len(kept) < len(files):
+            notes.append(f"{len(files) - len(kept)} files are empty and left out")
+        return kept, notes
 
     def _module(self, path: Path) -> int:
         if self.layout.n_modules == 1:

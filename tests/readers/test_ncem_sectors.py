@@ -184,6 +184,16 @@ def test_file_without_a_whole_record(tmp_path, size):
         NcemSectors()(str(tmp_path))
 
 
+def test_empty_file_beside_others_of_its_module(tmp_path):
+    """A receiver thread that got no frame leaves an empty file; it is left out and told."""
+    scan = SectorScan()
+    scan.write(tmp_path)
+    (tmp_path / "data_scan0000000015_module2_009.data").touch()
+    source = NcemSectors()(str(tmp_path))
+    assert "1 files are empty" in " ".join(source.metadata.warnings)
+    assert source.validity is None
+
+
 def test_file_that_shrinks_after_opening(tmp_path):
     """A record that vanished since opening is an error, not old memory."""
     last = SectorScan().write(tmp_path)[-1]
