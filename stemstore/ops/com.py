@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from stemstore.kernels.contract import DetectorRegion
     from stemstore.ops.detectors import Centre
 
+COMPLETE = 2
+"""Value of the coordinate ``valid`` where a frame has the whole detector."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
@@ -151,6 +154,41 @@ def center_of_mass(
     variables["total"] = labelled(total, image, scan_dims(image), history).rename("total")
     variables["total"].attrs |= {"units": image.attrs.get("units", "count"), "long_name": "intensity under the mask"}
     return xr.Dataset(variables, attrs={"history": history})
+
+
+def components(com: Any) -> tuple[xr.DataArray, xr.DataArray]:
+    """Give com_y and com_x of a two-dimensional scan, rows first.
+
+    Raises
+    ------
+    InputError
+        The object carries no centre of mass, or has other dims than y and x.
+    """
+    from stemstore.errors import InputError
+
+    variables = getattr(com, "data_vars", {})
+    if not {"com_y", "com_x"} <= set(variables):
+        msg = f"expected the result of center_of_mass with com_y and com_x, got {type(com).__name__} {list(variables)}"
+        raise InputError(msg, expected=("com_y", "com_x"), found=list(variables))
+    found = com["com_y"].dims
+    if set(found) != {"y", "x"} or set(com["com_x"].dims) != {"y", "x"}:
+        msg = f"a map of the scan with dims ('y', 'x') is needed, got {found}; select one frame first"
+        raise InputError(msg, expected=("y", "x"), found=found)
+    return com["com_y"].transpose("y", "x"), com["com_x"].transpose("y", "x")
+
+
+def trusted(com: xr.Dataset) -> BoolArray:
+    """Mark the positions, (y, x), whose frame is complete; partial ones count where no frame is complete.
+
+    A frame that lost a part of the detector has its centre of mass elsewhere, so it takes no part in fits. Whether
+    there is a number at all is for the maps to say (NaN).
+    """
+    image = components(com)[0]
+    if "valid" not in image.coords:
+        return np.ones(image.shape, bool)
+    valid = np.asarray(image.coords["valid"].transpose("y", "x").values)
+    complete = valid == COMPLETE
+    return complete if complete.any() else valid > 0
 
 
 def _evenly_spaced(axis: FloatArray) -> bool:
