@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import OptionalDependencyError
+from stemstore.ops.colours import vector_colours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,18 +162,6 @@ def add_scale_bar(axes: Any, n_pixels: int, step: float, unit: str) -> None:
 def sampling(axis: xr.DataArray) -> tuple[float, str]:
     """Give step and unit of a coordinate."""
     return abs(float(axis[1] - axis[0])), str(axis.attrs["units"])
-
-
-def vector_colours(field: Array, longest: float) -> Array:
-    """Colours of a vector field of shape (y, x, 2): hue by direction, brightness by length, NaN grey."""
-    from matplotlib.colors import hsv_to_rgb
-
-    row, column = field[..., 0], field[..., 1]
-    hue = (np.arctan2(row, column) / (2 * np.pi)) % 1.0
-    value = np.clip(np.hypot(row, column) / longest, 0, 1)
-    colours = hsv_to_rgb(np.nan_to_num(np.stack([hue, np.full_like(hue, 0.9), value], axis=-1)))
-    colours[~np.isfinite(row)] = 0.5
-    return colours
 
 
 def _wheel(longest: float, size: int = 65) -> Array:
