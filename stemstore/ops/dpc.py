@@ -13,19 +13,38 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.errors import CalibrationMissingError, InputError
-from stemstore.ops.com import center_of_mass
+from stemstore.ops.com import center_of_mass, components, trusted
+from stemstore.ops.derivatives import divergence_of, scan_steps, stacked
+from stemstore.ops.descan import (
+    NAMES,
+    SIZES,
+    SLOPE_WARNING,
+    check_model,
+    descan_sizes,
+    fit_maps,
+    joined,
+    subtract_descan,
+)
 from stemstore.ops.labels import parameters_text
+from stemstore.ops.transform import com_matrix, composed
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import FloatArray
+    from stemstore.ops.descan import Model
     from stemstore.ops.detectors import Detector
 
 Boundary = Literal["mirror", "periodic", "zero"]
-Descan = Literal["constant", "none"]
 BOUNDARIES = ("mirror", "periodic", "zero")
-DESCANS = ("constant", "none")
+SLOPES = ("plane", "parabola")
+"""Models of the descan whose removal takes slopes, and with them signal."""
+RESULTS = {
+    "phase": ("rad", "projected phase (iDPC)"),
+    "com_y": ("1/angstrom", "momentum transfer along y"),
+    "com_x": ("1/angstrom", "momentum transfer along x"),
+    "dcom": ("1/angstrom/nm", "divergence of the momentum"),
+}
 
 
 def dpc(
@@ -34,7 +53,7 @@ def dpc(
     mask: Detector | Any | None = None,
     rotation: float = 0.0,
     transpose: bool = False,
-    descan: Descan = "constant",
+    descan: Model | xr.Dataset = "constant",
     boundary: Boundary = "mirror",
     high_pass: float | None = None,
 ) -> xr.Dataset:
@@ -47,12 +66,15 @@ def dpc(
     mask
         Virtual detector to which the centre of mass is limited.
     rotation : unit deg
-        Angle by which detector vectors are turned, row towards column positive, to be parallel to the scan axes.
+        Angle by which detector vectors are turned, row towards column positive, to be parallel to the scan axes; see
+        `estimate_rotation`.
     transpose
         Swap the two components before the rotation.
     descan
-        ``"constant"`` takes the mean off both components, because the optic axis is seldom known to a fraction of the
-        deflection; a real slope of the phase goes with it. ``"none"`` trusts the calibrated centre.
+        What is taken off first. ``"constant"``: the mean of both components, because the optic axis is seldom known
+        to a fraction of the deflection; a real slope of the phase goes with it. ``"none"`` trusts the calibrated
+        centre. ``"plane"`` and ``"parabola"`` **remove real signal as well** (a plane in the deflection is a curved
+        phase); use them where descan dominates. A Dataset: from `fit_descan`, or com_y and com_x of a vacuum scan.
     boundary
         ``"mirror"`` for an ordinary field of view, ``"periodic"`` for a scan that wraps around, ``"zero"`` padding.
     high_pass : unit cycles per field of view
@@ -62,82 +84,80 @@ def dpc(
     -------
     dataset : dims (y, x), lazy
         ``phase`` (rad, mean zero), ``com_y`` and ``com_x`` (1/angstrom, transformed, descan removed),
-        ``dcom`` (divergence of the centre of mass; negative at atoms).
+        ``dcom`` (divergence of the centre of mass; negative at atoms). Attributes say which descan and which matrix
+        on (com_y, com_x). With a plane or parabola also ``descan_variation`` (largest minus smallest value of what was
+        removed) and ``descan_rest`` (RMS of what is left) per component, in 1/angstrom, before the rotation; for a
+        Dataset of `fit_descan` these are attributes.
 
     Raises
     ------
     CalibrationMissingError
         The scan step, or the detector step in 1/angstrom (detector step in mrad and beam energy), is unknown.
     InputError
-        The scan has a single row or column, or an option is not known.
+        The scan has a single row or column, or an option is not known; or, when computed, there are no positions to
+        which the descan can be fitted.
 
     Notes
     -----
     Memory: a few images of the size of the scan; the mirror boundary takes four times that. Positions without a
-    centre of mass (no electrons, missing frames) are integrated as zero deflection and keep their ``valid`` flag.
+    centre of mass (no electrons, missing frames) are integrated as zero deflection and keep their ``valid`` flag;
+    ``dcom`` is NaN there and beside them. They take no part in the descan fit, nor do partial frames.
     """
-    import dask.array as da
     import xarray as xr
 
-    for key, value, known in (("boundary", boundary, BOUNDARIES), ("descan", descan, DESCANS)):
-        if value not in known:
-            msg = f"{key} {value!r} is not known; use one of {known}"
-            raise InputError(msg, key=key, found=value, expected=known)
-    com = _momentum(scan, mask)
-    steps = _steps(com["com_y"])
-    solver = Integration(steps, rotation, transpose, descan, boundary, high_pass)
-    stack = da.stack([da.asarray(com["com_y"].data), da.asarray(com["com_x"].data)])
-    data = stack.rechunk(-1).map_blocks(solver, chunks=((4,), *((n,) for n in stack.shape[1:])), dtype=np.float64)
-    like = com["com_y"]
-    attrs = {"rotation_deg": rotation, "transpose": int(transpose), "descan": descan, "boundary": boundary}
-    line = parameters_text("dpc", **attrs, high_pass=high_pass)
-    history = "\n".join([com["com_y"].attrs.get("history", ""), line]).strip()
-    units = {"phase": "rad", "com_y": "1/angstrom", "com_x": "1/angstrom", "dcom": "1/angstrom/nm"}
-    long = {
-        "phase": "projected phase (iDPC)",
-        "com_y": "momentum transfer along y",
-        "dcom": "divergence of the momentum",
-    }
-    long["com_x"] = "momentum transfer along x"
+    if boundary not in BOUNDARIES:
+        msg = f"boundary {boundary!r} is not known; use one of {BOUNDARIES}"
+        raise InputError(msg, key="boundary", found=boundary, expected=BOUNDARIES)
+    com = _momentum(scan, mask, descan if isinstance(descan, xr.Dataset) else None)
+    model = "none" if isinstance(descan, xr.Dataset) else check_model(descan)
+    like, other = components(com)
+    turn = com_matrix(rotation, transpose=transpose)
+    solver = Integration(_steps(like), tuple(map(tuple, turn.tolist())), model, boundary, high_pass)
+    usable = like.copy(data=trusted(com).astype(np.float64), deep=False)
+    stack = stacked(like, other, usable)
+    shape: dict[str, Any] = {
+        "dtype": np.float64,
+        "meta": np.empty((0, 0, 0)),
+    }  # given, so that dask does not try it on nothing
+    data = stack.map_blocks(solver, chunks=((len(RESULTS),), *stack.chunks[1:]), **shape)
+    named = like.attrs["descan"] if isinstance(descan, xr.Dataset) else joined(like.attrs, descan)
+    said: dict[str, Any] = {"rotation_deg": rotation, "transpose": int(transpose), "descan": named}
+    line = parameters_text("dpc", **said, boundary=boundary, high_pass=high_pass)
+    history = "\n".join([like.attrs.get("history", ""), line]).strip()
+    said |= {"boundary": boundary, "com_matrix": composed(turn, like.attrs)}
+    if model in SLOPES or "warning" in like.attrs:
+        said["warning"] = SLOPE_WARNING
+    inherited = {key: value for key, value in like.attrs.items() if key not in SIZES}
     variables = {}
-    for number, name in enumerate(units):
+    for number, (name, (units, long_name)) in enumerate(RESULTS.items()):
         values = like.copy(data=data[number], deep=False)
-        values.attrs = {**like.attrs, **attrs, "units": units[name], "long_name": long[name], "history": history}
+        values.attrs = {**inherited, **said, "units": units, "long_name": long_name, "history": history}
         variables[name] = values.rename(name)
-    return xr.Dataset(variables, attrs={"history": history})
+    known = {key: [one.attrs[key] for one in (like, other)] for key in SIZES if key in like.attrs}
+    result = xr.Dataset(variables, attrs={**said, **known, "history": history})
+    return _with_sizes(result, stack, model) if model in SLOPES else result
 
 
 @dataclass(frozen=True, slots=True)
 class Integration:
-    """Turns a stack of two momentum images into phase, transformed momenta and divergence."""
+    """Turns a stack of two momentum images and the usable positions into phase, momenta and divergence."""
 
     steps: tuple[float, float]
-    rotation: float
-    transpose: bool
-    descan: Descan
+    matrix: tuple[tuple[float, ...], ...]
+    descan: str
     boundary: Boundary
     high_pass: float | None
 
     def __call__(self, stack: FloatArray) -> FloatArray:
-        """Take (2, y, x) in 1/angstrom, give (4, y, x): phase in rad, com_y, com_x, divergence."""
-        vector = rotate(np.asarray(stack, np.float64), self.rotation, transpose=self.transpose)
-        if self.descan == "constant" and np.isfinite(vector).any():
-            vector = vector - np.nanmean(vector, axis=(-2, -1), keepdims=True)
-        filled = np.nan_to_num(vector)
+        """Take (3, y, x), momenta in 1/angstrom; give (4, y, x): phase in rad, com_y, com_x, divergence."""
+        vector = np.asarray(stack[:2], np.float64)
+        if self.descan != "none":
+            vector = vector - fit_maps(vector, stack[2] > 0, self.descan).maps
+        vector = np.einsum("ij,jyx->iyx", np.array(self.matrix), vector)
         # steps in nm, momenta in 1/angstrom: 2 pi k is rad/angstrom, ten of them in a nm
-        phase = integrate(10 * 2 * np.pi * filled, self.steps, boundary=self.boundary, high_pass=self.high_pass)
-        divergence = np.gradient(filled[0], self.steps[0], axis=0) + np.gradient(filled[1], self.steps[1], axis=1)
-        return np.stack([phase, vector[0], vector[1], divergence])
-
-
-def rotate(vector: FloatArray, angle: float, *, transpose: bool = False) -> FloatArray:
-    """Turn (row, column) components (2, …) by an angle in degrees, row towards column, after swapping if asked.
-
-    The matrix is [[cos, -sin], [sin, cos]] on (row, column).
-    """
-    row, column = (vector[1], vector[0]) if transpose else (vector[0], vector[1])
-    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-    return np.stack([cos * row - sin * column, sin * row + cos * column])
+        slope = 10 * 2 * np.pi * np.nan_to_num(vector)
+        phase = integrate(slope, self.steps, boundary=self.boundary, high_pass=self.high_pass)
+        return np.stack([phase, vector[0], vector[1], divergence_of(vector, self.steps)])
 
 
 def integrate(
@@ -150,7 +170,8 @@ def integrate(
     gradient : shape (2, n, m)
         Components along rows and columns.
     steps
-        Sampling along rows and columns; the result is in units of gradient x step.
+        Sampling along rows and columns, negative where positions run backwards; the result is in units of gradient x
+        step.
     boundary
         ``"mirror"``: even extension of the function (Neumann boundary); ``"periodic"``; ``"zero"`` padding to twice.
     high_pass : unit cycles per field of view
@@ -171,7 +192,7 @@ def integrate(
     spectrum = -1j * (q_row * transformed[0] + q_column * transformed[1]) / (2 * np.pi * square)
     spectrum[0, 0] = 0.0
     if high_pass:
-        cut = (high_pass / max(rows * steps[0], columns * steps[1])) ** 2
+        cut = (high_pass / max(abs(rows * steps[0]), abs(columns * steps[1]))) ** 2
         spectrum *= square / (square + cut)
     result = scipy.fft.ifft2(spectrum).real[:rows, :columns]
     return result - result.mean()
@@ -195,44 +216,43 @@ def _extend(gradient: FloatArray, boundary: Boundary) -> FloatArray:
     )
 
 
-def _momentum(scan: Any, mask: Any) -> xr.Dataset:
-    """Centre of mass in 1/angstrom."""
+def _momentum(scan: Any, mask: Any, descan: xr.Dataset | None) -> xr.Dataset:
+    """Centre of mass in 1/angstrom, with a fitted or measured descan taken off."""
     import xarray as xr
 
     from stemstore.scan.coordinates import unit_factor
 
     given = isinstance(scan, xr.Dataset) and {"com_y", "com_x"} <= set(scan.data_vars)
     com = scan if given else center_of_mass(scan, mask=mask)
+    if descan is not None:
+        com = subtract_descan(com, descan)
     result = com[["com_y", "com_x"]]
-    for name in ("com_y", "com_x"):
+    for name in NAMES:
         attrs = com[name].attrs
         factor = unit_factor(attrs.get("units", "pixel"), "1/angstrom", attrs.get("beam_energy_keV"), "k" + name[-1])
-        result[name] = (com[name] * factor).assign_attrs({**attrs, "units": "1/angstrom"})
+        sizes = {key: attrs[key] * factor for key in SIZES if key in attrs}
+        result[name] = (com[name] * factor).assign_attrs({**attrs, **sizes, "units": "1/angstrom"})
     return result
 
 
 def _steps(image: xr.DataArray) -> tuple[float, float]:
     """Scan steps in nm."""
-    if image.dims[-2:] != ("y", "x") or image.ndim != len(("y", "x")):
-        msg = f"integration needs a two-dimensional scan with dims ('y', 'x'), got {image.dims}; select one frame first"
-        raise InputError(msg, found=image.dims)
-    steps = []
     for name in ("y", "x"):
-        axis = image.coords[name]
-        if axis.attrs.get("units", "pixel") == "pixel":
+        axis = image.coords.get(name)
+        if axis is None or axis.attrs.get("units", "pixel") == "pixel":
             msg = (
                 f"scan axis {name!r} is not calibrated, so the phase has no scale; "
                 "give scan_step='0.5 nm' to stemstore.open or to convert"
             )
             raise CalibrationMissingError(msg, key=name, found="pixel", expected="nm")
-        if axis.size < 2:  # noqa: PLR2004  # a gradient needs two points
-            msg = f"integration needs at least two positions along {name!r}, got {axis.size}"
-            raise InputError(msg, key=name, found=axis.size)
-        from stemstore.scan.coordinates import unit_factor
+    return scan_steps(image, "nm")[0]
 
-        step = np.diff(axis.values)
-        if not np.allclose(step, step[0], rtol=1e-6):
-            msg = f"scan axis {name!r} is not evenly spaced; select positions with a regular step"
-            raise InputError(msg, key=name)
-        steps.append(abs(float(step[0])) * unit_factor(axis.attrs["units"], "nm", None, name))
-    return steps[0], steps[1]
+
+def _with_sizes(result: xr.Dataset, stack: Any, model: str) -> xr.Dataset:
+    """Add how large the removed descan is, beside what is left; lazy, as the centre of mass may be."""
+    shape: dict[str, Any] = {"chunks": ((2,), (2,)), "dtype": np.float64, "meta": np.empty((0, 0))}
+    both = stack.map_blocks(descan_sizes, model, drop_axis=0, **shape)
+    about = ("span of the removed descan", "RMS of the momentum without descan")
+    for number, (name, long_name) in enumerate(zip(SIZES, about, strict=True)):
+        result[name] = ("component", both[number], {"units": "1/angstrom", "long_name": long_name})
+    return result.assign_coords(component=list(NAMES))
