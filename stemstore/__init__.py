@@ -27,6 +27,13 @@ _FACE = {
     "max_pattern": ("stemstore.ops.reduce", "max_pattern"),
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
+    "fit_descan": ("stemstore.ops.descan", "fit_descan"),
+    "subtract_descan": ("stemstore.ops.descan", "subtract_descan"),
+    "estimate_rotation": ("stemstore.ops.rotation", "estimate_rotation"),
+    "transform_com": ("stemstore.ops.transform", "transform_com"),
+    "divergence": ("stemstore.ops.derivatives", "divergence"),
+    "curl": ("stemstore.ops.derivatives", "curl"),
+    "com_colours": ("stemstore.ops.colours", "com_colours"),
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
     "compute": ("stemstore.ops.shared", "compute"),
@@ -39,12 +46,17 @@ __all__ = [
     "annulus",
     "bin_scan",
     "center_of_mass",
+    "com_colours",
     "compute",
     "convert",
+    "curl",
     "disk",
+    "divergence",
     "dpc",
+    "estimate_rotation",
     "explain",
     "find_disks",
+    "fit_descan",
     "inspect",
     "map_frames",
     "max_pattern",
@@ -55,6 +67,8 @@ __all__ = [
     "rectangle",
     "sector",
     "segments",
+    "subtract_descan",
+    "transform_com",
     "virtual_image",
 ]
 
@@ -65,11 +79,16 @@ if TYPE_CHECKING:
     from stemstore.conversion.run import convert
     from stemstore.ops.blocks import explain, map_frames
     from stemstore.ops.bragg import find_disks
+    from stemstore.ops.colours import com_colours
     from stemstore.ops.com import center_of_mass
+    from stemstore.ops.derivatives import curl, divergence
+    from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
     from stemstore.ops.reduce import bin_scan, max_pattern, mean_pattern
+    from stemstore.ops.rotation import estimate_rotation
     from stemstore.ops.shared import compute
+    from stemstore.ops.transform import transform_com
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
     from stemstore.sources.registry import readers

@@ -88,3 +88,71 @@ def test_sums_stay_exact_beyond_32_bits(frames_of):
     com = stemstore.center_of_mass(frames_of(frames), center=(0, 0))
     assert com.total.values.item() == 65535 * 300 * 301
     assert com.com_x.values.item() == 150.0
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (9, 5)])
+def test_peers_centres_are_a_parameter(dataset_of, shape):
+    """LiberTEM counts from n // 2 and pyxem from n / 2; ours is (n - 1) / 2, on odd and non-square detectors."""
+    frames = np.zeros((1, 1, *shape), np.uint16)
+    frames[..., 1, 3] = 4
+    ds = dataset_of(ArrayFrames(frames))
+    ours = stemstore.center_of_mass(ds).compute()
+    assert (ours.com_y.item(), ours.com_x.item()) == (1 - (shape[0] - 1) / 2, 3 - (shape[1] - 1) / 2)
+    libertem = stemstore.center_of_mass(ds, center=(shape[0] // 2, shape[1] // 2)).compute()
+    assert (libertem.com_y.item(), libertem.com_x.item()) == (1 - shape[0] // 2, 3 - shape[1] // 2)
+    pyxem = stemstore.center_of_mass(ds, center=(shape[0] / 2, shape[1] / 2)).compute()
+    assert (-pyxem.com_x.item(), -pyxem.com_y.item()) == (shape[1] / 2 - 3, shape[0] / 2 - 1)
+
+
+def test_single_rows_and_columns_have_a_centre_of_mass(dataset_of, counts):
+    """A line scan is measured like any other."""
+    whole = stemstore.center_of_mass(dataset_of(ArrayFrames(counts))).compute()
+    for part in ({"y": slice(2, 3)}, {"x": slice(5, 6)}):
+        line = stemstore.center_of_mass(dataset_of(ArrayFrames(counts)).isel(part))
+        np.testing.assert_array_equal(line.com_x, whole.com_x.isel(part))
+
+
+def test_a_dead_pixel_at_the_type_maximum_is_masked_before_the_sum(dataset_of):
+    """A pixel marked with 2^16 - 1 takes no part when the mask leaves it out, not even in the total."""
+    frames = np.zeros((2, 2, 8, 8), np.uint16)
+    frames[..., 2, 5], frames[..., 7, 0] = 3, 65535
+    mask = np.ones((8, 8), bool)
+    mask[7, 0] = False
+    com = stemstore.center_of_mass(dataset_of(ArrayFrames(frames)), mask=mask, center=(0, 0))
+    np.testing.assert_array_equal(com.total, 3)
+    np.testing.assert_array_equal(com.com_y, 2)
+
+
+def calibrated(dataset_of, frames):
+    """A scan with rectangular detector pixels in mrad and an optic axis away from the middle."""
+    return dataset_of(ArrayFrames(frames), detector_step=("0.02 mrad", "0.03 mrad"), detector_center=(6.25, 3.5))
+
+
+def test_py4dstem_centred_and_calibrated_masks_have_their_centre_in_one_unit(dataset_of, counts):
+    """A mask in mrad lies around the optic axis; py4DSTEM 0.14 adds the origin in pixels to a calibrated geometry."""
+    ky, kx = np.indices((14, 10))
+    mask = np.hypot((ky - 6.25) * 0.02, (kx - 3.5) * 0.03) < 0.08
+    ds = calibrated(dataset_of, counts)
+    com, expected = (stemstore.center_of_mass(ds, mask=m) for m in (stemstore.disk(0.08, unit="mrad"), mask))
+    np.testing.assert_array_equal(com.total, expected.total)
+    np.testing.assert_array_equal(com.com_y, expected.com_y)
+
+
+def test_py4dstem_calibrated_axes_count_from_the_origin_in_their_own_unit(dataset_of):
+    """A spot n pixels off axis is n steps off axis; py4DSTEM 0.14 subtracts the origin in pixels from them."""
+    frames = np.zeros((1, 1, 14, 10), np.uint16)
+    frames[..., 12, 1] = 9
+    com = stemstore.center_of_mass(calibrated(dataset_of, frames)).compute()
+    assert com.com_y.item() == pytest.approx((12 - 6.25) * 0.02)
+    assert com.com_x.item() == pytest.approx((1 - 3.5) * 0.03)  # rectangular pixels: each axis has its own step
+
+
+def test_py4dstem_empty_frames_stay_unknown_after_the_fit(dataset_of, counts):
+    """A frame without electrons is NaN before and after descan removal; py4DSTEM 0.14 turns it into a zero."""
+    frames = counts.copy()
+    frames[2, 3] = 0
+    com = stemstore.center_of_mass(dataset_of(ArrayFrames(frames)))
+    left = stemstore.subtract_descan(com, stemstore.fit_descan(com, "plane")).compute()
+    for name in ("com_y", "com_x"):
+        assert np.argwhere(np.isnan(left[name].values)).tolist() == [[2, 3]]
+        assert abs(np.nanmean(left[name].values)) < 1e-12  # the others do not feel it
