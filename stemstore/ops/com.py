@@ -27,12 +27,15 @@ COMPLETE = 2
 class Moments:
     """Kernel: sum, sum of row x intensity, sum of column x intensity of every frame, on the visible detector.
 
+    With `second` also the sums of row², column² and row x column: in float64, exact for integers below 2^53.
+
     `mask` is boolean, of the visible shape; None for the whole detector. Rows and columns count from the first visible
     pixel, or are the given `positions` (two arrays) where the visible pixels are not evenly spaced.
     """
 
     mask: BoolArray | None
     positions: tuple[FloatArray, FloatArray] | None = None
+    second: bool = False
     reduces: Literal["detector"] = "detector"
     combine: np.ufunc = np.add
 
@@ -50,15 +53,17 @@ class Moments:
             )
         rows, columns = self.positions or tuple(np.arange(n, dtype=np.float64) for n in region.shape)
         ones = np.ones(region.shape) if self.mask is None else self.mask.astype(np.float64)
-        weights = region.embed(np.stack([ones, ones * rows[:, None], ones * columns[None, :]]))
+        r, c = ones * rows[:, None], ones * columns[None, :]
+        squares = [r * r, c * c, r * c] if self.second else []
+        weights = region.embed(np.stack([ones, r, c, *squares]))
         return "weights", frames.prepare_weights(weights), events.prepare_weights(weights)
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Three sums per frame."""
-        return (3,), sum_dtype(dtype) if self._exact(region) else np.dtype(np.float64)
+        """Three sums per frame, or six."""
+        return (6 if self.second else 3,), sum_dtype(dtype) if self._exact(region) else np.dtype(np.float64)
 
     def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
-        """Make the zeroed sums, (positions, 3)."""
+        """Make the zeroed sums, (positions, 3 or 6)."""
         shape, wide = self.output(dtype, region)
         return np.zeros((n_positions, *shape), wide)
 
@@ -86,11 +91,11 @@ class Moments:
         return out - first * out[:, :1]
 
     def _exact(self, region: DetectorRegion) -> bool:
-        return region.contiguous and self.positions is None
+        return region.contiguous and self.positions is None and not self.second
 
 
 def center_of_mass(
-    scan: Any, *, mask: Any | None = None, center: Centre | None = None, unit: str | None = None
+    scan: Any, *, mask: Any | None = None, center: Centre | None = None, unit: str | None = None, sigma: bool = False
 ) -> xr.Dataset:
     """Measure the centre of mass of every diffraction pattern.
 
@@ -105,12 +110,15 @@ def center_of_mass(
         frame, ``(n - 1) / 2``, on pixel axes.
     unit
         Unit of `center` and of the result; default: the unit of the detector axes.
+    sigma
+        Add the standard errors that counting statistics leave.
 
     Returns
     -------
     dataset : dims (y, x), lazy
         ``com_y`` (along ky) and ``com_x`` (along kx), float64, relative to the centre; ``total`` (electrons or
-        counts under the mask, exact for integers). Frames without intensity and missing frames give NaN.
+        counts under the mask, exact for integers). Frames without intensity and missing frames give NaN. With `sigma`
+        also ``com_y_sigma``, ``com_x_sigma`` and ``com_covariance`` (in the unit squared).
 
     Raises
     ------
@@ -123,6 +131,9 @@ def center_of_mass(
     -----
     com = (sum k I) / (sum I). The sums are exact integers for integer data on an unbroken region of the detector;
     the division comes last. Memory per thread: one decoded piece of the scan.
+
+    sigma² = (sum (k - com)² I) / N², N = sum I: the variance of a mean of N independent electrons. It holds for counted
+    data; in detector units multiply it by the square root of the units per electron. A single electron gives 0.
     """
     import dask.array as da
     import xarray as xr
@@ -133,7 +144,7 @@ def center_of_mass(
     region = None if mask is None else _boolean(as_detector(mask).weights(image))
     axes = axes_in(image, unit)
     even = all(_evenly_spaced(axis) for axis in axes)
-    sums = map_kernel(image.data, Moments(region, None if even else axes))
+    sums = map_kernel(image.data, Moments(region, None if even else axes, sigma))
     total = sums[..., 0].astype(sum_dtype(image.dtype))
     if center is None:
         center = (optic_axis(image, "ky", unit), optic_axis(image, "kx", unit))
@@ -143,17 +154,40 @@ def center_of_mass(
         there = there & da.from_array(known, chunks=total.chunks)
     units = unit or image.coords["ky"].attrs.get("units", "pixel") if "ky" in image.coords else "pixel"
     shown = None if mask is None else as_detector(mask).describe()
-    history = parameters_text("center_of_mass", mask=shown, center=center, unit=units)
+    history = parameters_text("center_of_mass", mask=shown, center=center, unit=units, sigma=sigma or None)
+    scales = [
+        (float(axis[1] - axis[0]) if len(axis) > 1 else 0.0, float(axis[0])) if even else (1.0, 0.0) for axis in axes
+    ]
+    number = da.where(there, total, 1).astype(np.float64)
+    means = [sums[..., k].astype(np.float64) / number for k in (1, 2)]
+    maps = {}
+    for name, mean, (step, first), zero in zip(("com_y", "com_x"), means, scales, center, strict=True):
+        maps[name] = mean * step + (first - zero), units, f"centre of mass along k{name[-1]}"
+    if sigma:
+        maps |= _errors(sums, number, means, (scales[0][0], scales[1][0]), units)
     variables = {}
-    for number, (name, axis, zero) in enumerate(zip(("com_y", "com_x"), axes, center, strict=True), 1):
-        step, first = (float(axis[1] - axis[0]) if len(axis) > 1 else 0.0, float(axis[0])) if even else (1.0, 0.0)
-        pixel = sums[..., number].astype(np.float64) / da.where(there, total, 1).astype(np.float64)
-        data = da.where(there, pixel * step + (first - zero), np.nan)
+    for name, (values, own, long_name) in maps.items():
+        data = da.where(there, values, np.nan)
         variables[name] = labelled(data, image, scan_dims(image), history).rename(name)
-        variables[name].attrs |= {"units": units, "long_name": f"centre of mass along k{name[-1]}"}
+        variables[name].attrs |= {"units": own, "long_name": long_name}
     variables["total"] = labelled(total, image, scan_dims(image), history).rename("total")
     variables["total"].attrs |= {"units": image.attrs.get("units", "count"), "long_name": "intensity under the mask"}
     return xr.Dataset(variables, attrs={"history": history})
+
+
+def _errors(
+    sums: Any, number: Any, means: list[Any], steps: tuple[float, float], units: str
+) -> dict[str, tuple[Any, str, str]]:
+    """Compute standard errors and covariance of the mean position of `number` electrons."""
+    (row, column), (y, x) = means, steps
+    pairs = ((row, row, y * y), (column, column, x * x), (row, column, y * x))
+    moments = [sums[..., k] / number - a * b for k, (a, b, _) in enumerate(pairs, 3)]
+    spread = [moment * scale / number for moment, (_, _, scale) in zip(moments, pairs, strict=True)]
+    found = {}
+    for name, variance in zip("yx", spread[:2], strict=True):
+        # rounding can leave a little less than nothing
+        found[f"com_{name}_sigma"] = np.sqrt(variance.clip(0)), units, f"standard error of com_{name}"
+    return found | {"com_covariance": (spread[2], f"{units}^2", "covariance of com_y and com_x")}
 
 
 def components(com: Any) -> tuple[xr.DataArray, xr.DataArray]:

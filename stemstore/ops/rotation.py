@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Method = Literal["least-squares", "grid-l1"]
 UNRELIABLE = 0.25  # residual above which curl and divergence do not tell a direction; noise alone gives 0.5
-CHANCE = 2.0  # a skewness within so many standard errors of zero decides nothing
+CHANCE = 3.0  # a skewness within so many standard errors of zero decides nothing
 
 
 class RotationWarning(UserWarning):

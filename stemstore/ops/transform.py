@@ -57,7 +57,7 @@ def transform_com(
     -------
     dataset : same dims, lazy where `com` is
         `com` with com_y and com_x transformed; their attribute ``com_matrix`` holds the matrix, row by row, together
-        with those applied before.
+        with those applied before. Standard errors are turned as well.
 
     Raises
     ------
@@ -91,8 +91,24 @@ def transform_com(
         attrs = com[name].attrs
         history = "\n".join([attrs.get("history", ""), line]).strip()
         result[name].attrs = {**attrs, "com_matrix": composed(turn, attrs), "history": history}
+    if "com_covariance" in com:
+        result = result.assign(_turned_errors(com, turn))
     result.attrs = {**com.attrs, "history": "\n".join([com.attrs.get("history", ""), line]).strip()}
     return result
+
+
+def _turned_errors(com: xr.Dataset, turn: FloatArray) -> dict[str, xr.DataArray]:
+    """Turn standard errors: the matrix of variances C becomes T C T' under the transformation T."""
+    names = ("com_y_sigma", "com_x_sigma", "com_covariance")
+    y, x, both = com[names[0]] ** 2, com[names[1]] ** 2, com[names[2]]
+    (a, b), (c, d) = turn
+    # rounding can leave a little less than nothing
+    turned = (
+        (a * a * y + b * b * x + 2 * a * b * both).clip(0) ** 0.5,
+        (c * c * y + d * d * x + 2 * c * d * both).clip(0) ** 0.5,
+        a * c * y + b * d * x + (a * d + b * c) * both,
+    )
+    return {name: values.assign_attrs(com[name].attrs) for name, values in zip(names, turned, strict=True)}
 
 
 def com_matrix(

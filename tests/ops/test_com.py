@@ -156,3 +156,44 @@ def test_py4dstem_empty_frames_stay_unknown_after_the_fit(dataset_of, counts):
     for name in ("com_y", "com_x"):
         assert np.argwhere(np.isnan(left[name].values)).tolist() == [[2, 3]]
         assert abs(np.nanmean(left[name].values)) < 1e-12  # the others do not feel it
+
+
+@pytest.mark.parametrize("detector", [None, stemstore.disk(4)], ids=["whole", "disk"])
+def test_standard_errors_are_those_of_a_mean_of_electrons(scan, counts, detector):
+    """Each frame's errors are those of numpy over its electrons, and the rest is as without them."""
+    com = stemstore.center_of_mass(scan, mask=detector, sigma=True).compute()
+    mask = np.ones((14, 10), bool) if detector is None else detector.weights(scan.intensity)
+    for y, x in ((0, 0), (4, 7), (10, 8)):
+        electrons = np.repeat(np.argwhere(mask), counts[y, x][mask], axis=0)
+        expected = np.cov(electrons.T, bias=True) / len(electrons)
+        got = com.isel(y=y, x=x)
+        assert got.com_y_sigma.item() == pytest.approx(np.sqrt(expected[0, 0]), rel=1e-10)
+        assert got.com_x_sigma.item() == pytest.approx(np.sqrt(expected[1, 1]), rel=1e-10)
+        assert got.com_covariance.item() == pytest.approx(expected[0, 1], rel=1e-9, abs=1e-12)
+    plain = stemstore.center_of_mass(scan, mask=detector)
+    np.testing.assert_allclose(com.com_y, plain.com_y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(com.total, plain.total)
+    assert com.total.dtype == plain.total.dtype
+
+
+def test_standard_errors_predict_the_scatter(dataset_of):
+    """Many frames of the same pattern scatter as their errors say, in the unit of the axes."""
+    pattern = 10 * np.random.default_rng(5).random((9, 7))
+    frames = np.random.default_rng(6).poisson(pattern, (40, 50, 9, 7)).astype(np.uint8)
+    ds = dataset_of(ArrayEvents(frames), detector_step=("2 mrad", "3 mrad"), detector_center=(4, 3))
+    com = stemstore.center_of_mass(ds, sigma=True).compute()
+    for name in ("com_y", "com_x"):
+        assert com[name].std().item() == pytest.approx(com[f"{name}_sigma"].mean().item(), rel=0.05)
+        assert com[f"{name}_sigma"].attrs["units"] == "mrad"
+
+
+def test_standard_errors_on_strided_detectors_and_empty_frames(frames_of, counts):
+    """A strided detector has the spread of its coordinates, and nothing is known where nothing was counted."""
+    frames = counts.copy()
+    frames[2, 3] = 0
+    com = stemstore.center_of_mass(frames_of(frames).isel(ky=[2, 2, 7, 13]), sigma=True).compute()
+    assert np.argwhere(np.isnan(com.com_y_sigma.values)).tolist() == [[2, 3]]
+    rows, weight = np.array([2.0, 2, 7, 13]), frames[0, 0][[2, 2, 7, 13]].sum(1).astype(float)
+    mean = (rows * weight).sum() / weight.sum()
+    expected = np.sqrt(((rows - mean) ** 2 * weight).sum()) / weight.sum()
+    assert com.com_y_sigma.values[0, 0] == pytest.approx(expected, rel=1e-10)

@@ -79,6 +79,20 @@ def test_a_flip_leaves_the_other_component_alone():
     assert np.isnan(transform_com(com, rotation=10).com_x[0, 0])
 
 
+def test_standard_errors_turn_with_the_deflection(dataset_of, counts):
+    """Errors after a turn are those of the turned positions of all electrons."""
+    import stemstore
+    from stemstore.testing.arrays import ArrayFrames
+
+    com = stemstore.center_of_mass(dataset_of(ArrayFrames(counts)), sigma=True)
+    turned = transform_com(com, rotation=33, transpose=True).isel(y=4, x=5).compute()
+    electrons = np.repeat(np.argwhere(np.ones((14, 10))), counts[4, 5].ravel(), axis=0)
+    expected = np.cov(com_matrix(33, transpose=True) @ electrons.T, bias=True) / len(electrons)
+    found = [turned.com_y_sigma**2, turned.com_covariance, turned.com_x_sigma**2]
+    np.testing.assert_allclose(found, expected[[0, 0, 1], [0, 1, 1]], rtol=1e-9)
+    assert turned.com_y_sigma.attrs["long_name"] == "standard error of com_y"
+
+
 def test_transformations_are_lazy(dataset_of, counts):
     """Nothing is read until the result is computed."""
     import stemstore
