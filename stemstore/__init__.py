@@ -25,6 +25,7 @@ _FACE = {
     "segments": ("stemstore.ops.detectors", "segments"),
     "mean_pattern": ("stemstore.ops.reduce", "mean_pattern"),
     "max_pattern": ("stemstore.ops.reduce", "max_pattern"),
+    "variance_pattern": ("stemstore.ops.reduce", "variance_pattern"),
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
     "fit_descan": ("stemstore.ops.descan", "fit_descan"),
@@ -69,6 +70,7 @@ __all__ = [
     "segments",
     "subtract_descan",
     "transform_com",
+    "variance_pattern",
     "virtual_image",
 ]
 
@@ -85,7 +87,7 @@ if TYPE_CHECKING:
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
-    from stemstore.ops.reduce import bin_scan, max_pattern, mean_pattern
+    from stemstore.ops.reduce import bin_scan, max_pattern, mean_pattern, variance_pattern
     from stemstore.ops.rotation import estimate_rotation
     from stemstore.ops.shared import compute
     from stemstore.ops.transform import transform_com

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add",
+    "add_squares",
     "bin_detector",
     "decode",
     "densify",
@@ -271,6 +272,40 @@ def _add(gap, offsets, local, out):  # type: ignore[no-untyped-def] # noqa: ANN0
             index += part[k]
             if part[k] != ESCAPE:
                 out[index] += 1
+
+
+def add_squares(gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array) -> None:
+    """Add the squares of the counts of frames ``local[i]`` to the pattern `out`.
+
+    Parameters
+    ----------
+    gap, offsets, local
+        As in `masked_sums`.
+    out : shape (det_y, det_x), C-contiguous uint64, int64 or float64
+        Added to; exact.
+
+    Raises
+    ------
+    InputError
+        Shapes, dtypes or indices that do not belong together.
+    CorruptDataError
+        A frame has events outside the detector.
+    """
+    gap, offsets, local = check_block(gap, offsets, local, out.size)
+    _add_squares(gap, offsets, local, flat_output(accumulator(out, np.dtype(np.uint16)), out.size))
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_squares(gap, offsets, local, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    for i in range(local.size):
+        part = gap[offsets[local[i]] : offsets[local[i] + 1]]
+        index, previous, n = np.int64(0), np.int64(-1), np.int64(0)
+        for k in range(part.size):
+            index += part[k]
+            if part[k] != ESCAPE:
+                n = n + 1 if index == previous else np.int64(1)
+                previous = index
+                out[index] += 2 * n - 1  # n^2 is the sum of the first n odd numbers
 
 
 def maximum(gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array) -> None:

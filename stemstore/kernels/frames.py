@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add",
+    "add_squares",
     "bin_detector",
     "binned_shape",
     "histogram",
@@ -231,6 +232,47 @@ def _add(pixels, local, out, scratch):  # type: ignore[no-untyped-def] # noqa: A
                     column[k] = kind(column[k] + part[k])
             for k in range(target.size):
                 target[k] += column[k]
+
+
+def add_squares(block: Array, local: Int64Array, out: Array) -> None:
+    """Add the squares of the pixels of frames ``block[local[i]]`` to `out`.
+
+    Parameters
+    ----------
+    block : shape (n, det_y, det_x)
+        Whole frames; any integer, boolean or real dtype.
+    local : shape (m,)
+        Frames of the block; one that is listed twice counts twice.
+    out : shape (det_y, det_x), C-contiguous
+        Added to. uint64 or int64, exact for up to 2^32 frames of 8 or 16 bits (2^33 signed ones); float64 for wider
+        integers, whose squares 64 bits do not hold, and for real frames.
+
+    Raises
+    ------
+    InputError
+        Shapes, dtypes or indices that do not belong together.
+    """
+    whole = block.dtype.kind in "biu" and block.dtype.itemsize <= 2  # noqa: PLR2004 (bytes of a 16-bit pixel)
+    if out.dtype not in ((np.uint64, np.int64, np.float64) if whole else (np.float64,)):
+        best = "uint64" if whole else "float64"
+        msg = f"squares of {block.dtype} pixels cannot go into {out.dtype}; allocate {best}"
+        raise InputError(msg, dtype=str(block.dtype), out=str(out.dtype))
+    pixels = pixels_of(block, exact=True)
+    local = check_local(local, len(pixels))
+    target = flat_output(out.view(np.int64) if out.dtype == np.uint64 else out, pixels.shape[1])
+    _add_squares(pixels, local, target, TILE)
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_squares(pixels, local, out, tile):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    wide = out.dtype.type
+    for start in range(0, out.size, tile):
+        target = out[start : start + tile]
+        for i in range(local.size):
+            part = pixels[local[i]][start : start + target.size]
+            for k in range(part.size):
+                value = wide(part[k])
+                target[k] += value * value
 
 
 def maximum(block: Array, local: Int64Array, out: Array) -> None:

@@ -182,6 +182,34 @@ def test_add_and_maximum(dtype):
     np.testing.assert_array_equal(highest, block[LOCAL].max(axis=0))
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, *DTYPES, np.int64, np.uint64])
+def test_add_squares(dtype):
+    """Squares of small integers are exact integers; those of wide ones and of reals are float64."""
+    block = full_range(np.uint8).astype(bool) if dtype == np.bool_ else full_range(dtype)
+    small = np.dtype(dtype).kind in "biu" and np.dtype(dtype).itemsize <= 2
+    expected = 1 + (block.reshape(len(block), -1).astype(object)[LOCAL] ** 2).sum(axis=0)
+    for kind in (np.uint64, np.int64, np.float64):
+        total = np.ones(SHAPE[1:], dtype=kind)
+        if kind is np.float64:
+            frames.add_squares(block, LOCAL, total)
+            np.testing.assert_allclose(total.ravel(), expected.astype(float), rtol=1e-15)
+        elif small:
+            frames.add_squares(block, LOCAL, total)
+            assert total.ravel().tolist() == expected.tolist()
+        else:
+            with pytest.raises(InputError, match=r"squares of .* allocate float64"):
+                frames.add_squares(block, LOCAL, total)
+    with pytest.raises(InputError, match="cannot go into"):
+        frames.add_squares(block, LOCAL, np.zeros(SHAPE[1:], np.float32))
+
+
+def test_squares_beyond_63_bits():
+    """The largest squares fill 64 bits before they overflow."""
+    total = np.full((1, 1), 2**63, dtype=np.uint64)
+    frames.add_squares(np.full((1, 1, 1), 65535, np.uint16), np.zeros(1000, np.int64), total)
+    assert total.item() == 2**63 + 1000 * 65535**2
+
+
 def test_add_many_frames():
     """More than 65536 saturated frames do not overflow the narrow sums; more pixels than one tile are all added."""
     total = np.zeros((3, 2000), dtype=np.uint64)

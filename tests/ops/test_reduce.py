@@ -2,9 +2,20 @@
 
 import numpy as np
 import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import stemstore
 from stemstore.errors import InputError
+from stemstore.ops.reduce import _variance
+from stemstore.scan.calibration import Calibration
+from stemstore.scan.open import build
+from stemstore.sources.streaming import scan_source
+from stemstore.testing.arrays import ArrayEvents, ArrayFrames
+from stemstore_schemas import Acquisition
+
+SHAPE = (5, 7, 6, 9)
 
 
 def test_mean_and_max_patterns(scan, counts):
@@ -84,3 +95,105 @@ def test_empty_selections_have_no_mean(scan):
         stemstore.mean_pattern(scan.isel(y=slice(0, 0)))
     with pytest.raises(InputError, match="no recorded frame"):
         stemstore.max_pattern(scan.isel(y=slice(0, 0)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_regions_of_interest_equal_numpy(data):
+    """Mean, maximum and variance over any region, dense and counted, of any pixel type, streamed or block by block."""
+    dtype = data.draw(st.sampled_from(["u1", "u2", "u4", "i2", "i4", "f4"]))
+    counts = np.random.default_rng(7).poisson(1.5, SHAPE).astype(dtype)
+    source = ArrayEvents if dtype == "u1" and data.draw(st.booleans()) else ArrayFrames
+    frames = counts if dtype[0] == "u" else counts - np.array(2, dtype)
+    scan = build(scan_source(source(frames)), [], Acquisition(), Calibration(), "memory", flyback=False)
+    ky = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=7))
+    part = scan.intensity.isel(ky=ky, x=slice(None, None, -1))
+    if data.draw(st.booleans()):
+        part = (part * np.array(1, dtype)).chunk({"y": 2})
+    roi = np.array(data.draw(st.lists(st.booleans(), min_size=35, max_size=35))).reshape(5, 7)
+    roi[2, 3] = True
+    chosen = frames[:, ::-1][:, :, ky][roi]
+    np.testing.assert_allclose(
+        stemstore.mean_pattern(part, roi=roi), chosen.mean(0, dtype=float), rtol=1e-13, atol=1e-13
+    )
+    np.testing.assert_array_equal(stemstore.max_pattern(part, roi=roi), chosen.max(0))
+    variance = stemstore.variance_pattern(part, roi=xr.DataArray(roi.T, dims=("x", "y")))
+    assert variance.dtype == np.float64
+    assert variance.dims == ("ky", "kx")
+    assert variance.attrs["n_frames"] == roi.sum()
+    np.testing.assert_allclose(variance, chosen.astype(float).var(0), rtol=1e-13, atol=1e-13)
+
+
+def test_frames_outside_the_region_are_not_looked_at(frames_of, counts):
+    """NaN elsewhere does not reach the result, and missing frames inside do not count."""
+    frames, validity = counts.astype(np.float32), np.full(counts.shape[:2], 2)
+    frames[0, 0], validity[1, 1] = np.nan, 0
+    roi = np.zeros(validity.shape, bool)
+    roi[1:3] = True
+    ds = frames_of(frames, validity)
+    mean = stemstore.mean_pattern(ds, roi=roi)
+    assert mean.attrs["n_frames"] == 17
+    there = frames[roi & (validity > 0)]
+    np.testing.assert_allclose(mean, there.mean(0), rtol=1e-6)
+    np.testing.assert_array_equal(stemstore.max_pattern(ds, roi=roi), there.max(0))
+    np.testing.assert_allclose(stemstore.variance_pattern(ds, roi=roi), there.var(0, dtype=float), rtol=1e-12)
+
+
+def test_only_frames_of_the_region_are_read(dataset_of, counts):
+    """A small region of a large scan costs what the region holds."""
+    wide = np.tile(counts, (1, 40, 1, 1))
+
+    class Watched(ArrayFrames):
+        read = 0
+
+        def read_frames(self, start, stop, out=None):
+            Watched.read += stop - start
+            return super().read_frames(start, stop, out)
+
+    ds = dataset_of(Watched(wide))
+    roi = np.zeros(wide.shape[:2], bool)
+    roi[7, 100:110] = True
+    Watched.read = 0
+    np.testing.assert_allclose(stemstore.mean_pattern(ds, roi=roi).values, wide[7, 100:110].mean(0))
+    assert Watched.read == 10
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+def test_variance_of_large_numbers_is_exact(frames_of, value):
+    """One count of difference on top of the largest value is seen exactly."""
+    frames = np.full((40, 50, 3, 4), value, np.uint16)
+    frames[:20] = 65534
+    expected = (value - 65534) ** 2 / 4
+    assert (stemstore.variance_pattern(frames_of(frames)).values == expected).all()
+
+
+def test_variance_beyond_64_bits_is_exact():
+    """Where products of sums overflow, Python's integers take over: half the frames at 65534, half at 65535."""
+    n = 2**32 - 2
+    total, squares = n // 2 * (65534 + 65535), n // 2 * (65534**2 + 65535**2)
+    sums = np.array([[[total, 0]], [[squares, 0]]], np.uint64)
+    assert _variance(sums, n).tolist() == [[0.25, 0.0]]
+
+
+def test_variance_of_wide_integers_is_close_and_64_bits_are_refused(frames_of, counts):
+    """Squares of 32 bits are summed in double precision; wider ones name the way out."""
+    frames = counts.astype(np.uint32) * 1000003
+    expected = frames.astype(float).var((0, 1))
+    np.testing.assert_allclose(stemstore.variance_pattern(frames_of(frames)), expected, rtol=1e-12)
+    image = frames_of(frames).intensity
+    with pytest.raises(InputError, match="astype"):
+        stemstore.variance_pattern(image.astype(np.uint64))
+    np.testing.assert_allclose(stemstore.variance_pattern(image.astype(float)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("roi", [np.ones((11, 9)), np.ones((9, 11), bool), True], ids=["float", "shape", "scalar"])
+def test_regions_that_are_no_maps_are_refused(scan, roi):
+    """The message tells what a region of interest is."""
+    with pytest.raises(InputError, match=r"boolean map of the scan's shape \(11, 9\)"):
+        stemstore.mean_pattern(scan, roi=roi)
+
+
+def test_empty_regions_have_no_pattern(scan):
+    """A region without frames is an error, not NaN."""
+    with pytest.raises(InputError, match="region of interest holds no recorded frame"):
+        stemstore.variance_pattern(scan, roi=np.zeros((11, 9), bool))

@@ -42,6 +42,7 @@ NAMES = {
     "segments",
     "subtract_descan",
     "transform_com",
+    "variance_pattern",
     "virtual_image",
 }
 HEAVY = {"dask", "distributed", "h5py", "matplotlib", "numba", "numcodecs", "scipy", "sparse", "xarray", "zarr"}
