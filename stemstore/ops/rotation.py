@@ -88,7 +88,7 @@ def estimate_rotation(
         Roughly known angle, which decides between the two opposite directions.
     method
         ``"least-squares"``, the closed form of the smallest sum of squared curl, or ``"grid-l1"``, the smallest mean
-        |curl| among -89 … 89 degrees in steps of one, as py4DSTEM and quantem do.
+        magnitude of the curl among -89 … 89 degrees in steps of one, as py4DSTEM and quantem do.
 
     Returns
     -------

@@ -6,7 +6,7 @@ import xarray as xr
 
 import stemstore
 from stemstore.errors import CalibrationMissingError, InputError
-from stemstore.ops.dpc import integrate
+from stemstore.ops.integration import integrate
 from stemstore.testing.arrays import ArrayFrames
 
 STEP = (0.5, 0.8)  # nm
