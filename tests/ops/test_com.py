@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage
 
 import stemstore
-from stemstore.errors import InputError
+from stemstore.errors import CalibrationMissingError, InputError
 from stemstore.testing.arrays import ArrayEvents, ArrayFrames
 
 
@@ -121,6 +121,34 @@ def test_a_dead_pixel_at_the_type_maximum_is_masked_before_the_sum(dataset_of):
     com = stemstore.center_of_mass(dataset_of(ArrayFrames(frames)), mask=mask, center=(0, 0))
     np.testing.assert_array_equal(com.total, 3)
     np.testing.assert_array_equal(com.com_y, 2)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<u4", ">u4", "<i4", "<f4", ">f4", "<f8"])
+def test_every_pixel_type_gives_the_same(dataset_of, counts, dtype):
+    """Width, sign and byte order of the pixels do not matter, nor does a detector cut into dask chunks."""
+    expected = stemstore.center_of_mass(dataset_of(ArrayFrames(counts))).compute()
+    ds = dataset_of(ArrayFrames(counts.astype(dtype)))
+    chunked = ds.intensity.copy(data=ds.intensity.data.rechunk((4, 9, 5, 3)))
+    for scan in (ds, chunked):
+        com = stemstore.center_of_mass(scan)
+        np.testing.assert_array_equal(com.total, expected.total)
+        np.testing.assert_allclose(com.com_y, expected.com_y, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(com.com_x, expected.com_x, rtol=1e-12, atol=1e-12)
+
+
+def test_the_centre_may_lie_outside_the_detector(dataset_of, counts):
+    """A centre beyond the edge shifts the result and nothing else."""
+    ds = dataset_of(ArrayFrames(counts))
+    zero, outside = (stemstore.center_of_mass(ds, center=center) for center in ((0, 0), (-20.5, 31)))
+    np.testing.assert_allclose(outside.com_y, zero.com_y + 20.5)
+    np.testing.assert_allclose(outside.com_x, zero.com_x - 31)
+
+
+def test_a_missing_beam_energy_is_named(dataset_of, counts):
+    """Angles do not become reciprocal lengths without the wavelength."""
+    ds = dataset_of(ArrayFrames(counts), detector_step="0.5 mrad")
+    with pytest.raises(CalibrationMissingError, match="beam_energy"):
+        stemstore.center_of_mass(ds, unit="1/angstrom")
 
 
 def calibrated(dataset_of, frames):
