@@ -114,7 +114,9 @@ def virtual_image(scan: Any, detector: Any, *, origin: Any = None) -> Any:
     Notes
     -----
     Memory per thread: one decoded piece of the scan (2 to 8 MB) and the weights. With `origin`, weights are prepared
-    for each move that occurs, and those of up to 128 moves are kept; a shape that leaves the detector is cut off there.
+    for each move that occurs, and those of up to 128 moves are kept;
+    a shape that leaves the detector is cut off there. Such images share a pass of `stemstore.compute` with each other
+    only.
 
     Examples
     --------

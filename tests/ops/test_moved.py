@@ -148,6 +148,20 @@ def test_the_centre_of_mass_itself_can_be_the_origin():
     assert len(np.unique(stemstore.virtual_image(ds, stemstore.disk(2.1)))) > 1
 
 
+def test_a_fit_to_the_centre_of_mass_is_an_origin(scan, counts):
+    """What `fit_descan` gives is understood: a plane moves detectors by its rounded values."""
+    rows, columns = np.indices((11, 9))
+    plane = 0.4 * rows - 2, 0.3 * columns - 0.1 * rows
+    com = xr.Dataset(
+        {name: (("y", "x"), part, {"units": "pixel"}) for name, part in zip(("com_y", "com_x"), plane, strict=True)}
+    )
+    fit = stemstore.fit_descan(com, "plane")
+    image = stemstore.virtual_image(scan, stemstore.point(6, 4), origin=fit)
+    at = [np.rint(fit[name].values).astype(int) for name in ("com_y", "com_x")]
+    np.testing.assert_array_equal(image, counts[rows, columns, 6 + at[0], 4 + at[1]])
+    assert len(np.unique(at[0])) > 3
+
+
 def test_single_positions_and_lines_work(scan, counts):
     """Dropped scan axes need scalars and lines of origins."""
     one = stemstore.virtual_image(scan.isel(y=2, x=3), stemstore.point(5, 5), origin=(7.5, 3.5))
@@ -165,6 +179,18 @@ def test_the_source_is_still_streamed_and_each_partition_once(scan):
     names = {str(key[0] if isinstance(key, tuple) else key).partition("-")[0] for key in dict(moved.data.dask)}
     assert "fused" in names
     assert not {"generic", "scan"} & names
+
+
+def test_moved_images_can_be_computed_with_others(scan):
+    """`compute` gives what each gives by itself."""
+    origin = RNG.normal(6, 1, (11, 9)), RNG.normal(4.5, 1, (11, 9))
+    lazy = (
+        stemstore.virtual_image(scan, stemstore.disk(3), origin=origin),
+        stemstore.virtual_image(scan, stemstore.annulus(3, 5), origin=origin),
+        stemstore.virtual_image(scan, stemstore.disk(3)),
+    )
+    for together, alone in zip(stemstore.compute(*lazy), lazy, strict=True):
+        np.testing.assert_array_equal(together, alone.compute())
 
 
 def test_missing_frames_need_no_origin(frames_of, counts):
