@@ -115,6 +115,16 @@ def test_scans_of_partial_frames_alone_are_fitted(frames_of):
     assert fit.attrs["n_positions"] == 9
 
 
+def test_missing_frames_stay_out_when_numbers_were_filled_in():
+    """A zero in place of a missing frame does not become a deflection."""
+    valid = np.ones(SHAPE, int)
+    valid[2, 3] = 0
+    filled = RAMP.copy()
+    filled[:, 2, 3] = 0
+    fit = fit_descan(maps(filled).assign_coords(valid=(("y", "x"), valid)), "plane")
+    np.testing.assert_allclose(stack(fit), RAMP, atol=1e-11)
+
+
 def test_robust_fits_leave_outliers_out():
     """Two wild positions bend the plain fit and not the robust one."""
     wild = RAMP.copy()

@@ -137,6 +137,11 @@ def test_fits_and_vacuum_scans_are_taken_off():
     np.testing.assert_allclose(by_fit.attrs["descan_rest"], by_name.descan_rest)
     assert by_fit.attrs["descan"] == "plane"
     assert "may be signal" in by_fit.phase.attrs["warning"]
+    other = field * 10
+    other.com_y.attrs["units"] = other.com_x.attrs["units"] = "1/nm"
+    in_nm = stemstore.dpc(other, descan=stemstore.fit_descan(other, "plane"))
+    np.testing.assert_allclose(in_nm.phase, by_name.phase, atol=1e-11)
+    np.testing.assert_allclose(in_nm.attrs["descan_variation"], by_name.descan_variation)
     vacuum = com_dataset(10 * 0.1 * np.indices((20, 24)))
     vacuum.com_y.attrs["units"] = vacuum.com_x.attrs["units"] = "1/nm"
     by_map = stemstore.dpc(field, descan=vacuum)

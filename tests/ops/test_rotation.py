@@ -8,7 +8,7 @@ import xarray as xr
 
 import stemstore
 from stemstore.errors import InputError
-from stemstore.ops.rotation import RotationWarning, estimate_rotation
+from stemstore.ops.rotation import RotationWarning, closed_form, estimate_rotation
 from stemstore.ops.transform import com_matrix
 from stemstore.testing.arrays import ArrayFrames
 
@@ -100,6 +100,29 @@ def test_holes_do_not_count():
     field[:, 10:14, 20:30] = np.nan
     field[:, 30, 5] = np.nan
     assert estimate_rotation(maps(field)).rotation == pytest.approx(25, abs=0.3)
+
+
+def test_the_estimate_is_that_of_the_maps_of_curl_and_divergence():
+    """Exactly the inner positions at which both maps are known take part."""
+    field = detector(atoms(), 25) + np.random.default_rng(2).normal(0, 1e-4, (2, 48, 56))
+    field[:, [5, 20, 33], [7, 40, 12]] = np.nan
+    com = maps(field)
+    inner = [function(com).values[1:-1, 1:-1] for function in (stemstore.curl, stemstore.divergence)]
+    known = np.isfinite(inner).all(axis=0)
+    assert (~known).sum() == 15
+    angle, residual = closed_form(*(values[known] for values in inner))
+    found = estimate_rotation(com)
+    assert (found.rotation, found.residual) == (pytest.approx(angle, abs=1e-9), pytest.approx(residual, abs=1e-12))
+
+
+def test_partial_frames_take_no_part():
+    """A deflection that a lost sector made says nothing about the rotation."""
+    field, valid = detector(atoms(), 25), np.full((48, 56), 2)
+    field[:, 20:24, 20:30], valid[20:24, 20:30] = 1, 1
+    com = maps(field)
+    with pytest.warns(RotationWarning):
+        estimate_rotation(com)
+    assert estimate_rotation(com.assign_coords(valid=(("y", "x"), valid))).rotation == pytest.approx(25, abs=0.3)
 
 
 def test_the_whole_way_from_frames(dataset_of):
