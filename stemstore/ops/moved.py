@@ -1,90 +1,29 @@
-"""Virtual detectors that follow the optic axis from position to position (descan).
-
-Detectors move by whole pixels: the distance of each position's origin from the optic axis of the scan, rounded half to
-even. One table of weights, larger than the detector by the range of these moves, serves all positions: the weight of
-pixel p at a position that is moved by s is that of pixel p - s where nothing is moved.
-"""
+"""Sums under detectors that are moved by whole pixels from position to position (see `stemstore.ops.origin`)."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
-from stemstore.errors import InputError
-from stemstore.kernels.contract import sum_dtype
-from stemstore.ops.blocks import map_kernel
-from stemstore.ops.labels import recorded, scan_dims
-from stemstore.ops.plane import DIMS, axis_in, optic_axis_in, pixel_axis, pixel_step, to_pixel
-from stemstore.ops.shapes import Detector, Weights
+from stemstore.kernels.contract import DetectorRegion, sum_dtype
+from stemstore.ops.blocks import Work, run_block, run_partition
 from stemstore.scan.lazy import cut_axis, cuts, selection_of
+from stemstore.selection import Selection
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from collections.abc import Iterator
 
-    from stemstore._types import Array, FloatArray, Int64Array, UInt16Array
-    from stemstore.kernels.contract import DetectorRegion
+    from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore.ops.origin import Movement
+    from stemstore.scan.lazy import ScanSource
 
-READY = 128  # moves whose prepared weights are kept for the next blocks: a table of one byte per pixel each, or less
-FARTHEST = 4  # detectors that an origin may lie away; further ones are mistakes and would need huge tables
-COM = ("com_y", "com_x")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Movement:
-    """How far detectors move at each position, and the plane on which they are laid out.
-
-    Attributes
-    ----------
-    shift : shape (…scan, 2)
-        Whole stored pixels along ky and kx.
-    plane
-        Stand-in for the scan whose detector axes reach as far as the moves do; only its labels are used.
-    rows, columns
-        Row and column of `plane` that each visible row and column of the detector is, where nothing is moved.
-    """
-
-    shift: Int64Array
-    plane: xr.DataArray
-    rows: Int64Array
-    columns: Int64Array
-
-    @classmethod
-    def of(cls, image: xr.DataArray, origin: Any) -> Movement:
-        """Read the origin of every position and lay out the plane."""
-        if 0 in image.shape[-2:]:
-            msg = f"the selection has a detector of {image.shape[-2:]} pixels; select some"
-            raise InputError(msg, found=image.shape)
-        shift = np.stack([_shift(image, name, part) for name, part in zip(DIMS, _maps(origin), strict=True)], axis=-1)
-        axes: dict[str, Any] = {}
-        places = []
-        for number, name in enumerate(DIMS):
-            pixels = np.rint(pixel_axis(image, name)).astype(np.int64)
-            moves = shift[..., number].reshape(-1)
-            first, last = pixels.min() - moves.max(initial=0), pixels.max() - moves.min(initial=0)
-            places.append(pixels - first)
-            axes |= _wider(image, name, np.arange(first, last + 1), pixels)
-        return cls(shift, _stand_in(image, axes), *places)
-
-    def weights(self, shape: Detector) -> Array:
-        """Weights of a detector on the plane."""
-        if not isinstance(shape, Weights):
-            return shape.weights(self.plane)
-        for name, places in zip(DIMS, (self.rows, self.columns), strict=True):
-            if len(places) > 1 and not (np.abs(np.diff(places)) == 1).all():
-                msg = f"weights per pixel cannot be moved on a detector with gaps along {name}; select unbroken axes"
-                raise InputError(msg, key=name)
-        table = np.zeros(self.plane.shape, shape.values.dtype)
-        table[self.rows[:, None], self.columns] = shape.values
-        return table
-
-    def describe(self) -> str:
-        """One line for the history of results: the range of moves in pixels."""
-        flat = self.shift.reshape(-1, 2)
-        spans = [f"{name} {flat[:, i].min(initial=0)} … {flat[:, i].max(initial=0)}" for i, name in enumerate(DIMS)]
-        return f"moved by {', '.join(spans)} pixels"
+READY_BYTES = 32 * 2**20  # prepared weights that are kept for the next blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,28 +31,35 @@ class MovedSums:
     """Kernel: the sums of every frame under weights that are moved by whole pixels from position to position.
 
     `table` has the shape (Q, rows, columns) of the plane of a `Movement`; `shift` belongs to the positions of one piece
-    of work (see `part`). Exact where the same weights at rest are (boolean, no repeated pixels).
+    of work (see `at`). Exact where the same weights at rest are (boolean, no repeated pixels).
     """
 
     table: Array
     rows: Int64Array
     columns: Int64Array
     shift: Int64Array
+    mark: str
     ready: dict[Any, Any] = field(default_factory=dict)
     reduces: Literal["detector"] = "detector"
     combine: np.ufunc = np.add
 
+    @classmethod
+    def of(cls, table: Array, movement: Movement) -> MovedSums:
+        """Make the kernel for all positions of a scan; `mark` stands for its weights in the names of tasks."""
+        mark = str(tokenize(table, movement.rows, movement.columns))
+        return cls(table, movement.rows, movement.columns, movement.shift, mark)
+
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Tell kernels apart by what they compute, not by what they have ready."""
-        return (type(self).__name__, self.table, self.rows, self.columns, self.shift)
+        return (type(self).__name__, self.mark, self.shift)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without what is ready."""
-        return (type(self), (self.table, self.rows, self.columns, self.shift))
+        return (type(self), (self.table, self.rows, self.columns, self.shift, self.mark))
 
-    def part(self, slices: tuple[slice, ...]) -> MovedSums:
-        """Give the kernel for a piece of the scan."""
-        return replace(self, shift=self.shift[slices])
+    def at(self, shift: Int64Array) -> MovedSums:
+        """Give the kernel for other positions; what is ready serves all of them."""
+        return replace(self, shift=shift)
 
     def prepare(self, region: DetectorRegion) -> DetectorRegion:
         """Keep the region; weights are prepared move by move."""
@@ -154,16 +100,16 @@ class MovedSums:
     def _counts(self, region: DetectorRegion) -> bool:
         return self.table.dtype == bool and not region.repeats
 
-    def _by_move(self, place: Int64Array, region: DetectorRegion, driver: Any) -> list[tuple[Int64Array, Any]]:
-        """Gather frames that move alike, with the weights of `driver` prepared for them."""
+    def _by_move(self, place: Int64Array, region: DetectorRegion, driver: Any) -> Iterator[tuple[Int64Array, Any]]:
+        """Gather frames that move alike, with the weights of `driver` prepared for them, one move after the other."""
         moves, group = np.unique(self.shift.reshape(-1, 2)[place], axis=0, return_inverse=True)
         group = group.reshape(-1)
-        return [
-            (np.flatnonzero(group == i), self._ready(tuple(m), region, driver)) for i, m in enumerate(moves.tolist())
-        ]
+        for number, move in enumerate(moves.tolist()):
+            yield np.flatnonzero(group == number), self._prepared((move[0], move[1]), region, driver)
 
-    def _ready(self, move: tuple[int, ...], region: DetectorRegion, driver: Any) -> Any:
-        key = (move, region.stored, bytes(np.asarray(region.rows)), bytes(np.asarray(region.columns)), driver.__name__)
+    def _prepared(self, move: tuple[int, int], region: DetectorRegion, driver: Any) -> Any:
+        axes = (region.stored, *(np.asarray(axis).tobytes() for axis in (region.rows, region.columns)))
+        key = (move, axes, driver.__name__)
         found = self.ready.get(key)
         if found is None:
             visible = self.table[:, (self.rows - move[0])[:, None], self.columns - move[1]]
@@ -171,123 +117,56 @@ class MovedSums:
                 found = driver.prepare_masks(region.embed(visible))
             else:
                 found = driver.prepare_weights(region.embed(visible.astype(np.float64)))
-            if len(self.ready) >= READY:
+            if (len(self.ready) + 1) * sum(part.nbytes for part in found) > READY_BYTES:
                 self.ready.clear()
             self.ready[key] = found
         return found
 
 
-def map_parts(array: Any, kernel: MovedSums) -> da.Array:
-    """Run a kernel over a lazy array, with its own part for each piece of the scan that is worked on at once.
+def map_moved(array: Any, kernel: MovedSums) -> da.Array:
+    """Run a kernel over a lazy array, every piece of the scan with its own moves.
 
     Parameters
     ----------
     array : shape (…scan, ky, kx)
         A scan's lazy array, any other dask array, or a NumPy array.
     kernel
-        Whose arrays per position cover the scan axes of `array`.
+        Whose moves cover the scan axes of `array`.
 
     Returns
     -------
-    result : shape (…scan, …)
+    result : shape (…scan, Q)
+
+    Notes
+    -----
+    One task per partition of the source, as in `stemstore.ops.blocks.map_kernel`; weights travel once, and each task
+    carries the moves of its positions.
     """
     array = array if isinstance(array, da.Array) else da.from_array(np.asarray(array))
     found = selection_of(array)
-    if found is None:
-        pieces = [cuts(sizes) for sizes in array.chunks[:-2]]
+    source, selection = (None, Selection.full(array.shape)) if found is None else found
+    if source is None:
+        array = array.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
+        cut = [cuts(sizes) for sizes in array.chunks[:-2]]
     else:
-        source, selection = found
-        axes = zip(selection.scan, source.partition, selection.kept, strict=False)
-        pieces = [cut_axis(axis, size) for axis, size, kept in axes if kept]
-    return _joined(array, kernel, pieces, ())
+        cut = [cut_axis(axis, size) for axis, size in zip(selection.scan, source.partition, strict=True)]
+    work = Work.of(kernel.at(np.zeros((0, 2), np.int64)), DetectorRegion.of(selection), array.dtype)
+    name = "moved-" + str(tokenize(source.uuid if source else array.name, selection.token, kernel))
+    shared = (f"source-{name}", f"work-{name}")
+    graph: dict[Any, Any] = dict(zip(shared, (source, work), strict=True))
+    kept = selection.kept[:-2]
+    for number in itertools.product(*(range(len(c)) for c in cut)):
+        part = tuple(c[i] for c, i in zip(cut, number, strict=True))
+        block = tuple(i for i, k in zip(number, kept, strict=True) if k)
+        data = selection.cut_scan(part) if source else (array.name, *number, 0, 0)
+        moves = kernel.shift[tuple(p for p, k in zip(part, kept, strict=True) if k)]
+        graph[work.key(name, block)] = (run_moved, *shared, data, moves)
+    sizes = tuple(tuple(s.stop - s.start for s in c) for c, k in zip(cut, kept, strict=True) if k)
+    layers = HighLevelGraph.from_collections(name, graph, () if source else (array,))
+    return da.Array(layers, name, (*sizes, *((n,) for n in work.behind)), dtype=work.result_dtype)
 
 
-def _joined(array: da.Array, kernel: MovedSums, pieces: list[list[slice]], part: tuple[slice, ...]) -> da.Array:
-    if all(len(cut) == 1 for cut in pieces):
-        return map_kernel(array, kernel)
-    if len(part) == len(pieces):
-        return map_parts(array[part], kernel.part(part))  # a piece of a shuffled axis may be cut once more
-    axis = len(part)
-    return da.concatenate([_joined(array, kernel, pieces, (*part, cut)) for cut in pieces[axis]], axis=axis)
-
-
-def _maps(origin: Any) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
-    """Give the maps along ky and kx, and whether they count from the optic axis."""
-    import xarray as xr
-
-    if isinstance(origin, xr.Dataset):
-        missing = [name for name in COM if name not in origin]
-        if missing:
-            msg = (
-                f"the dataset of origins lacks {missing}; give one with com_y and com_x (from center_of_mass or a fit "
-                "to it), or a pair of maps (ky, kx)"
-            )
-            raise InputError(msg, key="origin", found=list(origin.data_vars))
-        return (origin[COM[0]], True), (origin[COM[1]], True)
-    if not isinstance(origin, (tuple, list)) or len(origin) != len(DIMS):
-        msg = f"an origin is a pair of maps (ky, kx) or a Dataset with com_y and com_x, not {type(origin).__name__}"
-        raise InputError(msg, key="origin", found=type(origin).__name__)
-    return (origin[0], False), (origin[1], False)
-
-
-def _shift(image: xr.DataArray, name: str, given: tuple[Any, bool]) -> Int64Array:
-    """Whole pixels that the origin of each position lies away from the optic axis."""
-    values, relative = given
-    unit = values.attrs.get("units") if hasattr(values, "attrs") else None
-    moved = _values(values, image, name)
-    if relative:
-        pixels = moved / pixel_step(image, name, unit)
-    else:
-        pixels = to_pixel(image, name, unit, moved) - to_pixel(image, name, unit, optic_axis_in(image, name, unit))
-    known = recorded(image)
-    needed = np.ones(pixels.shape, bool) if known is None else known
-    wrong = needed & ~np.isfinite(pixels)
-    if wrong.any():
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        msg = f"the origin along {name} is not finite at {int(wrong.sum())} positions, first at {first}; fit it first"
-        raise InputError(msg, key="origin", position=first)
-    pixels = np.where(needed, pixels, 0.0)
-    limit = FARTHEST * max(image.sizes[name], int(_stored_size(image, name)))
-    if np.abs(pixels).max(initial=0.0) > limit:
-        far = float(pixels.flat[int(np.argmax(np.abs(pixels)))])
-        msg = f"an origin lies {far:.6g} pixels from the optic axis along {name}, more than {limit}; check its unit"
-        raise InputError(msg, key="origin", found=far, expected=limit)
-    return np.rint(pixels).astype(np.int64)
-
-
-def _values(values: Any, image: xr.DataArray, name: str) -> FloatArray:
-    import xarray as xr
-
-    scan = scan_dims(image)
-    if isinstance(values, xr.DataArray) and set(values.dims) == set(scan):
-        values = values.transpose(*scan)
-    array = np.asarray(getattr(values, "values", values), dtype=np.float64)
-    if array.shape != image.shape[:-2]:
-        msg = (
-            f"the origin along {name} has shape {array.shape}, but the scan is {image.shape[:-2]}; give a value for "
-            "each position, and select the same positions from both"
-        )
-        raise InputError(msg, key="origin", found=array.shape, expected=image.shape[:-2])
-    return array
-
-
-def _stored_size(image: xr.DataArray, name: str) -> int:
-    coordinate = image.coords.get(name)
-    return int(image.sizes[name] if coordinate is None else coordinate.attrs.get("stored_size", image.sizes[name]))
-
-
-def _wider(image: xr.DataArray, name: str, pixels: Int64Array, visible: Int64Array) -> dict[str, Any]:
-    """Coordinates of an axis that goes on at both ends; visible pixels keep theirs to the last bit."""
-    own = axis_in(image, name, None)
-    values = own[0] + (pixels - visible[0]) * pixel_step(image, name, None)
-    values[visible - pixels[0]] = own
-    attrs = {} if image.coords.get(name) is None else image.coords[name].attrs
-    attrs = {**attrs, "stored_size": _stored_size(image, name)}
-    return {name: (name, values, attrs), f"{name}_pixel": (name, pixels)}
-
-
-def _stand_in(image: xr.DataArray, axes: dict[str, Any]) -> xr.DataArray:
-    import xarray as xr
-
-    shape = tuple(len(axes[name][1]) for name in DIMS)
-    return xr.DataArray(np.broadcast_to(np.uint8(0), shape), dims=DIMS, coords=axes, attrs=image.attrs)
+def run_moved(source: ScanSource | None, work: Work, data: Any, moves: Int64Array) -> Array:
+    """Task: sum one piece; `data` is a selection of the source, or a NumPy block without one."""
+    work = replace(work, kernel=work.kernel.at(moves))  # type: ignore[attr-defined]  # made by map_moved
+    return run_block(data, work, None) if source is None else run_partition(source, work, data, None)

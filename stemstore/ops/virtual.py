@@ -12,7 +12,8 @@ from stemstore.kernels.contract import sum_dtype
 from stemstore.ops.blocks import map_kernel
 from stemstore.ops.detectors import Detector, as_detector
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
-from stemstore.ops.moved import MovedSums, Movement, map_parts
+from stemstore.ops.moved import MovedSums, map_moved
+from stemstore.ops.origin import Movement
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -114,9 +115,8 @@ def virtual_image(scan: Any, detector: Any, *, origin: Any = None) -> Any:
     Notes
     -----
     Memory per thread: one decoded piece of the scan (2 to 8 MB) and the weights. With `origin`, weights are prepared
-    for each move that occurs, and those of up to 128 moves are kept;
-    a shape that leaves the detector is cut off there. Such images share a pass of `stemstore.compute` with each other
-    only.
+    for each move that occurs, and 32 MiB of them are kept; a shape that leaves the detector is cut off there. Such
+    images share no pass in `stemstore.compute`.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def _sums(image: xr.DataArray, weights: Array, movement: Movement | None) -> Any
     """Sum every frame under several weight images, at rest or moved; the last axis counts them."""
     if movement is None:
         return map_kernel(image.data, DetectorSums(weights))
-    return map_parts(image.data, MovedSums(weights, movement.rows, movement.columns, movement.shift))
+    return map_moved(image.data, MovedSums.of(weights, movement))
 
 
 def _real_parts(weights: Array) -> list[Array]:

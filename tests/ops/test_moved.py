@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import stemstore
 from stemstore.errors import InputError
 from stemstore.kernels.contract import DetectorRegion
-from stemstore.ops.moved import MovedSums, Movement
+from stemstore.ops.moved import MovedSums
+from stemstore.ops.origin import Movement
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
 from stemstore.sources.streaming import scan_source
@@ -177,7 +178,7 @@ def test_the_source_is_still_streamed_and_each_partition_once(scan):
     """Pieces are selections of the scan: none goes through blocks of frames."""
     moved = stemstore.virtual_image(scan, stemstore.disk(3), origin=(RNG.normal(6, 1, (11, 9)), np.full((11, 9), 4.5)))
     names = {str(key[0] if isinstance(key, tuple) else key).partition("-")[0] for key in dict(moved.data.dask)}
-    assert "fused" in names
+    assert "moved" in names
     assert not {"generic", "scan"} & names
 
 
@@ -205,18 +206,29 @@ def test_missing_frames_need_no_origin(frames_of, counts):
     np.testing.assert_array_equal(image, still)
 
 
+def test_what_is_kept_ready_is_bounded(scan, counts, monkeypatch):
+    """Results do not depend on how many weights fit."""
+    monkeypatch.setattr("stemstore.ops.moved.READY_BYTES", 1)
+    origin = RNG.normal(6, 2, (11, 9)), RNG.normal(4.5, 2, (11, 9))
+    image = stemstore.virtual_image(scan, np.ones((14, 10), bool), origin=origin)
+    away = [np.rint(part - middle).astype(int) for part, middle in zip(origin, (6.5, 4.5), strict=True)]
+    for y, x in np.ndindex(11, 9):
+        inside = [slice(max(0, part[y, x]), max(0, n + part[y, x])) for part, n in zip(away, (14, 10), strict=True)]
+        assert image.values[y, x] == counts[y, x][tuple(inside)].sum()
+
+
 def test_kernels_travel_light_and_are_told_apart_by_what_they_compute():
     """What is prepared stays behind, and does not change a kernel's name in graphs."""
     table = np.ones((1, 5, 5), bool)
     index = np.arange(1, 5)
-    kernel = MovedSums(table, index, index, np.zeros((2, 2), np.int64))
+    kernel = MovedSums.of(table, Movement(np.zeros((2, 2), np.int64), None, index, index))
     before = tokenize(kernel)
     region = DetectorRegion((4, 4), range(4), range(4))
     out = kernel.allocate(2, np.dtype("u1"), region)
     kernel.frames(np.ones((2, 4, 4), np.uint8), np.arange(2), out, np.arange(2), kernel.prepare(region))
     assert out.tolist() == [[16], [16]]
     assert kernel.ready
-    assert tokenize(kernel) == before != tokenize(kernel.part((slice(0, 1),)))
+    assert tokenize(kernel) == before != tokenize(kernel.at(np.zeros((1, 2), np.int64)))
     assert pickle.loads(pickle.dumps(kernel)).ready == {}
 
 

@@ -121,18 +121,33 @@ def keys(draw, sizes):
     return key
 
 
+class Stripes:
+    """A detector of one's own: two of three diagonals, wherever the detector ends."""
+
+    def weights(self, image):
+        return (image.ky_pixel.values[:, None] + 2 * image.kx_pixel.values) % 3 < 2
+
+    def describe(self):
+        return "stripes"
+
+
 def results(ds, mask):
     """Run every operation that takes any selection."""
     image = ds.intensity
+    size = image.ky.attrs["stored_size"], image.kx.attrs["stored_size"]
+    walk = np.random.default_rng(image.size).normal(0, 1.5, (2, *image.shape[:-2]))
+    axis = [(n - 1) / 2 + part for n, part in zip(size, walk, strict=True)]
     found = {
         "values": image.values,
         "virtual": stemstore.virtual_image(image, mask).values,
         "weighted": stemstore.virtual_image(image, mask * 0.5).values,
+        "moved": stemstore.virtual_image(image, Stripes(), origin=axis).values,
         "com": stemstore.center_of_mass(image).com_x.values,
         "map": stemstore.map_frames(image, lambda frame: float(frame.max()) + frame.sum()).values,
     }
     if bool((ds.valid > 0).any()):
         found |= {"mean": stemstore.mean_pattern(image).values, "max": stemstore.max_pattern(image).values}
+        found |= {"variance": stemstore.variance_pattern(image, roi=image.valid > 0).values}
     if image.dims[:-2] == ("y", "x"):
         found["binned"] = stemstore.bin_scan(image, (1, min(2, image.sizes["x"]))).values
     return found
