@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import stemstore
 from stemstore.errors import CalibrationMissingError, InputError
+from stemstore.ops.detectors import as_detector
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
 from stemstore.sources.streaming import scan_source
@@ -69,6 +70,50 @@ def test_any_selection_dense_and_counted_equals_numpy(data):
     image = stemstore.virtual_image(part, mask)
     assert image.dtype == np.uint64
     np.testing.assert_array_equal(image, expected.sum((2, 3)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_any_set_of_detectors_equals_numpy(data):
+    """Segments, soft rings, rectangles and weights of any type together, for any pixel type, size and blocks."""
+    dtype = data.draw(st.sampled_from(["u1", "u2", "u4", "i2", "i4", "f4"]))
+    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(5, 13), st.integers(5, 13)))
+    frames = np.random.default_rng(shape[0]).poisson(1.5, shape).astype(dtype)
+    frames = frames - np.array(dtype[0] != "u", dtype)
+    counted = dtype == "u1" and data.draw(st.booleans())
+    source = scan_source((ArrayEvents if counted else ArrayFrames)(frames))
+    image = build(source, [], Acquisition(), Calibration(), "memory", flyback=False).intensity
+    if data.draw(st.booleans()):
+        image = (image * np.array(1, dtype)).chunk({"y": 2, "ky": 3})
+    radius = data.draw(st.floats(1.5, 9))
+    n = data.draw(st.integers(1, 8))
+    detectors = {
+        **stemstore.segments(0, 20, n, rotation=data.draw(st.floats(-400, 400))),
+        "soft": stemstore.disk(radius, antialias=True),
+        "exact": stemstore.annulus(0.5, radius, antialias="exact"),
+        "closed": stemstore.annulus(0.5, radius, edge="inclusive"),
+        "weights": np.random.default_rng(n).normal(size=shape[2:]),
+    }
+    names = data.draw(st.permutations([name for name in detectors if covers(detectors[name], image)]))
+    images = stemstore.virtual_image(image, {name: detectors[name] for name in names})
+    assert list(images) == names
+    for name in names:
+        weights = as_detector(detectors[name]).weights(image)
+        wide = {"u": np.uint64, "i": np.int64, "f": np.float64}[dtype[0]] if weights.dtype == bool else np.float64
+        assert images[name].dtype == wide
+        expected = (frames.astype(np.float64) * weights).sum((2, 3))
+        np.testing.assert_allclose(images[name], expected, rtol=1e-12, atol=1e-9 if wide is np.float64 else 0)
+    if {f"segment_{i}" for i in range(n)} <= set(names):
+        whole = sum(images[f"segment_{i}"] for i in range(n))
+        np.testing.assert_array_equal(whole, frames.sum((2, 3), dtype=np.float64))
+
+
+def covers(detector, image):
+    """Whether a detector has a pixel."""
+    try:
+        return as_detector(detector).weights(image).any()
+    except InputError:
+        return False
 
 
 def test_single_positions_and_single_rows_work(scan, counts):
