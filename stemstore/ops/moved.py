@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
 
-from stemstore.kernels.contract import DetectorRegion, sum_dtype
-from stemstore.ops.blocks import Work, run_block, run_partition
-from stemstore.scan.lazy import cut_axis, cuts, selection_of
-from stemstore.selection import Selection
+from stemstore.kernels.contract import sum_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore.kernels.contract import DetectorRegion
     from stemstore.ops.origin import Movement
-    from stemstore.scan.lazy import ScanSource
 
 READY_BYTES = 32 * 2**20  # prepared weights that are kept for the next blocks
 
@@ -45,9 +39,9 @@ class MovedSums:
 
     @classmethod
     def of(cls, table: Array, movement: Movement) -> MovedSums:
-        """Make the kernel for all positions of a scan; `mark` stands for its weights in the names of tasks."""
+        """Make the kernel, without positions yet; `mark` stands for its weights in the names of tasks."""
         mark = str(tokenize(table, movement.rows, movement.columns))
-        return cls(table, movement.rows, movement.columns, movement.shift, mark)
+        return cls(table, movement.rows, movement.columns, np.zeros((0, 2), np.int64), mark)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Tell kernels apart by what they compute, not by what they have ready."""
@@ -57,9 +51,9 @@ class MovedSums:
         """Travel without what is ready."""
         return (type(self), (self.table, self.rows, self.columns, self.shift, self.mark))
 
-    def at(self, shift: Int64Array) -> MovedSums:
-        """Give the kernel for other positions; what is ready serves all of them."""
-        return replace(self, shift=shift)
+    def at(self, values: Int64Array) -> MovedSums:
+        """Give the kernel for positions with these moves, (…, 2); what is ready serves all of them."""
+        return replace(self, shift=values)
 
     def prepare(self, region: DetectorRegion) -> DetectorRegion:
         """Keep the region; weights are prepared move by move."""
@@ -121,52 +115,3 @@ class MovedSums:
                 self.ready.clear()
             self.ready[key] = found
         return found
-
-
-def map_moved(array: Any, kernel: MovedSums) -> da.Array:
-    """Run a kernel over a lazy array, every piece of the scan with its own moves.
-
-    Parameters
-    ----------
-    array : shape (…scan, ky, kx)
-        A scan's lazy array, any other dask array, or a NumPy array.
-    kernel
-        Whose moves cover the scan axes of `array`.
-
-    Returns
-    -------
-    result : shape (…scan, Q)
-
-    Notes
-    -----
-    One task per partition of the source, as in `stemstore.ops.blocks.map_kernel`; weights travel once, and each task
-    carries the moves of its positions.
-    """
-    array = array if isinstance(array, da.Array) else da.from_array(np.asarray(array))
-    found = selection_of(array)
-    source, selection = (None, Selection.full(array.shape)) if found is None else found
-    if source is None:
-        array = array.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
-        cut = [cuts(sizes) for sizes in array.chunks[:-2]]
-    else:
-        cut = [cut_axis(axis, size) for axis, size in zip(selection.scan, source.partition, strict=True)]
-    work = Work.of(kernel.at(np.zeros((0, 2), np.int64)), DetectorRegion.of(selection), array.dtype)
-    name = "moved-" + str(tokenize(source.uuid if source else array.name, selection.token, kernel))
-    shared = (f"source-{name}", f"work-{name}")
-    graph: dict[Any, Any] = dict(zip(shared, (source, work), strict=True))
-    kept = selection.kept[:-2]
-    for number in itertools.product(*(range(len(c)) for c in cut)):
-        part = tuple(c[i] for c, i in zip(cut, number, strict=True))
-        block = tuple(i for i, k in zip(number, kept, strict=True) if k)
-        data = selection.cut_scan(part) if source else (array.name, *number, 0, 0)
-        moves = kernel.shift[tuple(p for p, k in zip(part, kept, strict=True) if k)]
-        graph[work.key(name, block)] = (run_moved, *shared, data, moves)
-    sizes = tuple(tuple(s.stop - s.start for s in c) for c, k in zip(cut, kept, strict=True) if k)
-    layers = HighLevelGraph.from_collections(name, graph, () if source else (array,))
-    return da.Array(layers, name, (*sizes, *((n,) for n in work.behind)), dtype=work.result_dtype)
-
-
-def run_moved(source: ScanSource | None, work: Work, data: Any, moves: Int64Array) -> Array:
-    """Task: sum one piece; `data` is a selection of the source, or a NumPy block without one."""
-    work = replace(work, kernel=work.kernel.at(moves))  # type: ignore[attr-defined]  # made by map_moved
-    return run_block(data, work, None) if source is None else run_partition(source, work, data, None)

@@ -12,8 +12,9 @@ from stemstore.kernels.contract import sum_dtype
 from stemstore.ops.blocks import map_kernel
 from stemstore.ops.detectors import Detector, as_detector
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
-from stemstore.ops.moved import MovedSums, map_moved
+from stemstore.ops.moved import MovedSums
 from stemstore.ops.origin import Movement
+from stemstore.ops.positions import map_positions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -165,7 +166,7 @@ def _sums(image: xr.DataArray, weights: Array, movement: Movement | None) -> Any
     """Sum every frame under several weight images, at rest or moved; the last axis counts them."""
     if movement is None:
         return map_kernel(image.data, DetectorSums(weights))
-    return map_moved(image.data, MovedSums.of(weights, movement))
+    return map_positions(image.data, MovedSums.of(weights, movement), movement.shift)
 
 
 def _real_parts(weights: Array) -> list[Array]:

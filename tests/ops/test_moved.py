@@ -178,7 +178,7 @@ def test_the_source_is_still_streamed_and_each_partition_once(scan):
     """Pieces are selections of the scan: none goes through blocks of frames."""
     moved = stemstore.virtual_image(scan, stemstore.disk(3), origin=(RNG.normal(6, 1, (11, 9)), np.full((11, 9), 4.5)))
     names = {str(key[0] if isinstance(key, tuple) else key).partition("-")[0] for key in dict(moved.data.dask)}
-    assert "moved" in names
+    assert "positions" in names
     assert not {"generic", "scan"} & names
 
 
@@ -221,7 +221,9 @@ def test_kernels_travel_light_and_are_told_apart_by_what_they_compute():
     """What is prepared stays behind, and does not change a kernel's name in graphs."""
     table = np.ones((1, 5, 5), bool)
     index = np.arange(1, 5)
-    kernel = MovedSums.of(table, Movement(np.zeros((2, 2), np.int64), None, index, index))
+    kernel = MovedSums.of(table, Movement(np.zeros((2, 2), np.int64), None, index, index)).at(
+        np.zeros((2, 2), np.int64)
+    )
     before = tokenize(kernel)
     region = DetectorRegion((4, 4), range(4), range(4))
     out = kernel.allocate(2, np.dtype("u1"), region)
