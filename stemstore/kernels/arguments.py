@@ -101,6 +101,17 @@ def check_rows(
     return local, place
 
 
+def check_weights(weights: Array, local: Int64Array, out: Array) -> Array:
+    """Refuse weights that are not one number per frame, and outputs that would round weighted sums."""
+    if weights.shape != local.shape:
+        msg = f"{len(local)} frames were asked for but weights have shape {weights.shape}; give one weight per frame"
+        raise InputError(msg, n_frames=len(local), shape=weights.shape)
+    if out.dtype != np.float64:
+        msg = f"weighted sums need a float64 output, got {out.dtype}; allocate float64"
+        raise InputError(msg, dtype=str(out.dtype))
+    return frozen(weights.astype(np.float64, copy=False))
+
+
 @numba.njit(nogil=True, cache=True)
 def _first_outside(index, n):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
     for i in range(index.size):

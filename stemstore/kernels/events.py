@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.kernels.arguments import accumulator, check_rows, flat_output, frozen
+from stemstore.kernels.arguments import accumulator, check_rows, check_weights, flat_output, frozen
 from stemstore.kernels.frames import binned_shape
 from stemstore.kernels.gaps import ESCAPE, check_block, decode, encode, slot_offsets
 from stemstore.kernels.tables import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add",
     "add_squares",
+    "add_weighted",
     "bin_detector",
     "decode",
     "densify",
@@ -306,6 +307,41 @@ def _add_squares(gap, offsets, local, out):  # type: ignore[no-untyped-def] # no
                 n = n + 1 if index == previous else np.int64(1)
                 previous = index
                 out[index] += 2 * n - 1  # n^2 is the sum of the first n odd numbers
+
+
+def add_weighted(
+    gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: FloatArray, weights: FloatArray
+) -> None:
+    """Add the electrons of frames ``local[i]``, each times ``weights[i]``, to the pattern `out`.
+
+    Parameters
+    ----------
+    gap, offsets, local
+        As in `masked_sums`.
+    out : shape (det_y, det_x), C-contiguous float64
+        Added to in float64, event after event.
+    weights : shape (m,), float64
+
+    Raises
+    ------
+    InputError
+        Shapes, dtypes or indices that do not belong together.
+    CorruptDataError
+        A frame has events outside the detector.
+    """
+    gap, offsets, local = check_block(gap, offsets, local, out.size)
+    _add_weighted(gap, offsets, local, flat_output(out, out.size), check_weights(weights, local, out))
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_weighted(gap, offsets, local, out, weights):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    for i in range(local.size):
+        part = gap[offsets[local[i]] : offsets[local[i] + 1]]
+        index = np.int64(0)
+        for k in range(part.size):
+            index += part[k]
+            if part[k] != ESCAPE:
+                out[index] += weights[i]
 
 
 def maximum(gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array) -> None:

@@ -24,6 +24,7 @@ from stemstore.kernels.arguments import (
     check_kind,
     check_local,
     check_rows,
+    check_weights,
     flat_output,
     frozen,
     pixels_of,
@@ -32,11 +33,12 @@ from stemstore.kernels.arguments import (
 from stemstore.kernels.runs import TILE, Masks, Region, Weights, prepare_masks, prepare_region, prepare_weights
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, Int64Array
+    from stemstore._types import Array, FloatArray, Int64Array
 
 __all__ = [
     "add",
     "add_squares",
+    "add_weighted",
     "bin_detector",
     "binned_shape",
     "histogram",
@@ -273,6 +275,41 @@ def _add_squares(pixels, local, out, tile):  # type: ignore[no-untyped-def] # no
             for k in range(part.size):
                 value = wide(part[k])
                 target[k] += value * value
+
+
+def add_weighted(block: Array, local: Int64Array, out: Array, weights: FloatArray) -> None:
+    """Add frames ``block[local[i]]``, each times ``weights[i]``, to `out`.
+
+    Parameters
+    ----------
+    block : shape (n, det_y, det_x)
+        Whole frames; any integer, boolean or real dtype.
+    local : shape (m,)
+        Frames of the block.
+    out : shape (det_y, det_x), C-contiguous float64
+        Added to in float64, frame after frame.
+    weights : shape (m,), float64
+
+    Raises
+    ------
+    InputError
+        Shapes, dtypes or indices that do not belong together.
+    """
+    pixels = pixels_of(block, exact=True)
+    local = check_local(local, len(pixels))
+    target = flat_output(out, pixels.shape[1])
+    _add_weighted(pixels, local, target, check_weights(weights, local, out), TILE)
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_weighted(pixels, local, out, weights, tile):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    for start in range(0, out.size, tile):
+        target = out[start : start + tile]
+        for i in range(local.size):
+            part = pixels[local[i]][start : start + target.size]
+            weight = weights[i]
+            for k in range(part.size):
+                target[k] += weight * part[k]
 
 
 def maximum(block: Array, local: Int64Array, out: Array) -> None:

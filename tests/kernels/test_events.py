@@ -143,6 +143,10 @@ def test_patterns_equal_those_of_frames(scan):
     events.add(gap, offsets, local, total)
     frames.add(block, local, expected)
     np.testing.assert_array_equal(total, expected)
+    weights, (weighted, expected) = np.arange(len(local)) * 0.25 - 0.5, np.ones((2, *detector))  # exact in binary
+    events.add_weighted(gap, offsets, local, weighted, weights)
+    frames.add_weighted(block, local, expected, weights)
+    np.testing.assert_array_equal(weighted, expected)
     squares, expected = np.ones((2, *detector), dtype=np.uint64)
     events.add_squares(gap, offsets, local, squares)
     frames.add_squares(block, local, expected)

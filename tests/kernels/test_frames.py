@@ -210,6 +210,21 @@ def test_squares_beyond_63_bits():
     assert total.item() == 2**63 + 1000 * 65535**2
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, *DTYPES, np.int64, np.uint64])
+def test_add_weighted(dtype):
+    """Each frame counts as often as its weight says; negative weights take away."""
+    block = full_range(np.uint8).astype(bool) if dtype == np.bool_ else full_range(dtype)
+    weights = np.array([0.5, -1.25, 0.0, 3.0])
+    total = np.ones(SHAPE[1:])
+    frames.add_weighted(block, LOCAL, total, weights)
+    expected = 1 + np.einsum("i,ijk->jk", weights, block[LOCAL].astype(float))
+    np.testing.assert_allclose(total, expected, rtol=1e-14, atol=1e-13 * np.abs(block.astype(float)).max())
+    with pytest.raises(InputError, match="one weight per frame"):
+        frames.add_weighted(block, LOCAL, total, weights[:2])
+    with pytest.raises(InputError, match="allocate float64"):
+        frames.add_weighted(block, LOCAL, total.astype(np.float32), weights)
+
+
 def test_add_many_frames():
     """More than 65536 saturated frames do not overflow the narrow sums; more pixels than one tile are all added."""
     total = np.zeros((3, 2000), dtype=np.uint64)
