@@ -23,9 +23,9 @@ _FACE = {
     "point": ("stemstore.ops.detectors", "point"),
     "sector": ("stemstore.ops.detectors", "sector"),
     "segments": ("stemstore.ops.detectors", "segments"),
-    "mean_pattern": ("stemstore.ops.reduce", "mean_pattern"),
-    "max_pattern": ("stemstore.ops.reduce", "max_pattern"),
-    "variance_pattern": ("stemstore.ops.reduce", "variance_pattern"),
+    "mean_pattern": ("stemstore.ops.patterns", "mean_pattern"),
+    "max_pattern": ("stemstore.ops.patterns", "max_pattern"),
+    "variance_pattern": ("stemstore.ops.patterns", "variance_pattern"),
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
     "fit_descan": ("stemstore.ops.descan", "fit_descan"),
@@ -87,7 +87,8 @@ if TYPE_CHECKING:
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
-    from stemstore.ops.reduce import bin_scan, max_pattern, mean_pattern, variance_pattern
+    from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
+    from stemstore.ops.reduce import bin_scan
     from stemstore.ops.rotation import estimate_rotation
     from stemstore.ops.shared import compute
     from stemstore.ops.transform import transform_com

@@ -147,6 +147,11 @@ def results(ds, mask):
     }
     if bool((ds.valid > 0).any()):
         found |= {"mean": stemstore.mean_pattern(image).values, "max": stemstore.max_pattern(image).values}
+        found |= {
+            "uneven": stemstore.mean_pattern(
+                image, weights=np.arange(1.0, 1 + walk[0].size).reshape(walk[0].shape)
+            ).values
+        }
         found |= {"variance": stemstore.variance_pattern(image, roi=image.valid > 0).values}
     if image.dims[:-2] == ("y", "x"):
         found["binned"] = stemstore.bin_scan(image, (1, min(2, image.sizes["x"]))).values

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import stemstore
 from stemstore.errors import InputError
-from stemstore.ops.reduce import _variance
+from stemstore.ops.patterns import _variance
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
 from stemstore.sources.streaming import scan_source
@@ -189,8 +189,62 @@ def test_variance_of_wide_integers_is_close_and_64_bits_are_refused(frames_of, c
 @pytest.mark.parametrize("roi", [np.ones((11, 9)), np.ones((9, 11), bool), True], ids=["float", "shape", "scalar"])
 def test_regions_that_are_no_maps_are_refused(scan, roi):
     """The message tells what a region of interest is."""
-    with pytest.raises(InputError, match=r"boolean map of the scan's shape \(11, 9\)"):
+    with pytest.raises(InputError, match=r"map of the scan's shape \(11, 9\), boolean"):
         stemstore.mean_pattern(scan, roi=roi)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_weighted_means_equal_numpy(data):
+    """Any weights, any region, dense and counted, streamed or block by block, with frames missing."""
+    dtype = data.draw(st.sampled_from(["u1", "u2", "u4", "i2", "i4", "f4"]))
+    frames = np.random.default_rng(9).poisson(1.5, SHAPE).astype(dtype)
+    source = ArrayEvents if dtype == "u1" and data.draw(st.booleans()) else ArrayFrames
+    validity = np.full(SHAPE[:2], 2)
+    validity[0, 1] = validity[3, 3] = 0
+    scan = build(scan_source(source(frames, validity)), [], Acquisition(), Calibration(), "memory", flyback=False)
+    rows = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=6))
+    part = scan.intensity.isel(y=rows, kx=slice(1, 8, 2))
+    if data.draw(st.booleans()):
+        part = (part * np.array(1, dtype)).chunk({"x": 3})
+    rng = np.random.default_rng(len(rows))
+    weights = rng.integers(-1, 5, (len(rows), 7)) * 0.5
+    roi = None if data.draw(st.booleans()) else rng.random(weights.shape) < 0.7
+    used = weights * (validity[rows] > 0) * (1 if roi is None else roi)
+    assume(used.sum() != 0)
+    weights[validity[rows] == 0] = np.nan
+    mean = stemstore.mean_pattern(part, roi=roi, weights=xr.DataArray(weights.T, dims=("x", "y")))
+    expected = np.einsum("yx,yxij->ij", used, frames[rows][..., 1:8:2].astype(float)) / used.sum()
+    np.testing.assert_allclose(mean, expected, rtol=1e-12, atol=1e-11)
+    assert mean.attrs["n_frames"] == np.count_nonzero(used)
+    assert mean.attrs["weight"] == used.sum()
+
+
+def test_an_image_weighs_its_own_patterns(scan, counts):
+    """A virtual image, lazy as it is, gives the mean pattern of what is bright in it; one position is itself."""
+    image = stemstore.virtual_image(scan, stemstore.disk(3))
+    weights = image.values.astype(float)
+    expected = np.einsum("yx,yxij->ij", weights, counts.astype(float)) / weights.sum()
+    np.testing.assert_allclose(stemstore.mean_pattern(scan, weights=image), expected, rtol=1e-12)
+    one = stemstore.mean_pattern(scan.isel(y=2, x=3), weights=0.3)
+    np.testing.assert_allclose(one, counts[2, 3], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [
+        (np.ones((3, 3)), r"shape \(11, 9\), of real numbers; got float64 of shape \(3, 3\)"),
+        (np.ones((11, 9), complex), "of real numbers"),
+        (np.full((11, 9), np.nan), "add up to nan"),
+        (np.where(np.arange(9) % 2, 5.0, -4.0) * np.ones((11, 1)), "add up to 0"),
+        (np.zeros((11, 9)), "no recorded frame"),
+    ],
+    ids=["shape", "complex", "nan", "balanced", "zero"],
+)
+def test_weights_that_cannot_work_are_refused(scan, weights, match):
+    """The message says what is wrong before anything is read."""
+    with pytest.raises(InputError, match=match):
+        stemstore.mean_pattern(scan, weights=weights)
 
 
 def test_empty_regions_have_no_pattern(scan):

@@ -1,0 +1,355 @@
+"""Patterns over the scan: mean, weighted mean, maximum and variance over all positions or a region of any shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stemstore.errors import InputError
+from stemstore.kernels.contract import sum_dtype
+from stemstore.ops.blocks import map_kernel
+from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+from stemstore.ops.positions import map_positions
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from stemstore._types import Array, BoolArray, FloatArray, Int64Array, UInt16Array
+    from stemstore.kernels.contract import DetectorRegion
+
+EXACT_SQUARES = 2  # bytes of the widest integers whose squares are summed exactly
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternSum:
+    """Kernel: the sum of all frames, exact for integers."""
+
+    reduces: Literal["scan"] = "scan"
+    combine: np.ufunc = np.add
+
+    def prepare(self, region: DetectorRegion) -> None:
+        """Need no weights."""
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """One pattern."""
+        return region.shape, sum_dtype(dtype)
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
+        """Make the zeroed stored pattern."""
+        del n_positions
+        return np.zeros(region.stored, self.output(dtype, region)[1])
+
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
+        """Add dense frames."""
+        from stemstore.kernels import frames
+
+        frames.add(block, local, out)
+
+    def events(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
+    ) -> None:
+        """Add counted frames."""
+        from stemstore.kernels import events
+
+        events.add(gap, offsets, local, out)
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Cut out the visible detector."""
+        return region.crop(out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternMax:
+    """Kernel: the largest value of every pixel over all frames."""
+
+    reduces: Literal["scan"] = "scan"
+    combine: np.ufunc = np.maximum
+
+    def prepare(self, region: DetectorRegion) -> None:
+        """Need no weights."""
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """One pattern of the scan's own dtype."""
+        return region.shape, dtype
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
+        """Start from the smallest value of the type."""
+        del n_positions
+        lowest = np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
+        return np.full(region.stored, lowest, dtype)
+
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
+        """Compare dense frames."""
+        from stemstore.kernels import frames
+
+        frames.maximum(block, local, out)
+
+    def events(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
+    ) -> None:
+        """Compare counted frames."""
+        from stemstore.kernels import events
+
+        events.maximum(gap, offsets, local, out)
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Cut out the visible detector."""
+        return region.crop(out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternSquares:
+    """Kernel: the sum of all frames and the sum of their squares, exact for integers of 8 and 16 bits."""
+
+    reduces: Literal["scan"] = "scan"
+    combine: np.ufunc = np.add
+
+    def prepare(self, region: DetectorRegion) -> None:
+        """Need no weights."""
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Two patterns."""
+        return (2, *region.shape), sum_dtype(dtype) if dtype.itemsize <= EXACT_SQUARES else np.dtype(np.float64)
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
+        """Make the zeroed stored patterns."""
+        del n_positions
+        return np.zeros((2, *region.stored), self.output(dtype, region)[1])
+
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
+        """Add dense frames."""
+        from stemstore.kernels import frames
+
+        frames.add(block, local, out[0])
+        frames.add_squares(block, local, out[1])
+
+    def events(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
+    ) -> None:
+        """Add counted frames."""
+        from stemstore.kernels import events
+
+        events.add(gap, offsets, local, out[0])
+        events.add_squares(gap, offsets, local, out[1])
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Cut out the visible detector."""
+        return region.crop(out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternWeighted:
+    """Kernel: the sum of all frames, each times the weight of its position (see `at`), in double precision."""
+
+    weight: FloatArray
+    reduces: Literal["scan"] = "scan"
+    combine: np.ufunc = np.add
+
+    def at(self, values: FloatArray) -> PatternWeighted:
+        """Give the kernel for positions with these weights."""
+        return PatternWeighted(np.ascontiguousarray(values, np.float64).reshape(-1))
+
+    def prepare(self, region: DetectorRegion) -> None:
+        """Need no weights on the detector."""
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """One pattern."""
+        del dtype
+        return region.shape, np.dtype(np.float64)
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
+        """Make the zeroed stored pattern."""
+        del n_positions, dtype
+        return np.zeros(region.stored)
+
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
+        """Add dense frames."""
+        from stemstore.kernels import frames
+
+        frames.add_weighted(block, local, out, self.weight[place])
+
+    def events(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
+    ) -> None:
+        """Add counted frames."""
+        from stemstore.kernels import events
+
+        events.add_weighted(gap, offsets, local, out, self.weight[place])
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Cut out the visible detector."""
+        return region.crop(out)
+
+
+def mean_pattern(scan: Any, *, roi: Any = None, weights: Any = None) -> xr.DataArray:
+    """Average all diffraction patterns of a scan (position-averaged pattern).
+
+    Parameters
+    ----------
+    scan
+        Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx; select positions first
+        for a region of the scan that is a rectangle or a grid.
+    roi : shape (y, x), boolean
+        Positions that take part (virtual diffraction); nothing else is read but what shares a chunk with them.
+    weights : shape (y, x), real
+        How much each position counts, an image for example; the sum of weighted patterns is divided by the sum of the
+        weights. Positions of weight 0 take no part.
+
+    Returns
+    -------
+    pattern : dims (ky, kx), float64, lazy
+        Missing frames are left out of the sum and of the number it is divided by; that number is the attribute
+        ``n_frames`` (with `weights`, ``weight`` is their sum).
+
+    Raises
+    ------
+    InputError
+        No recorded frame takes part, the region of interest is not boolean, the weights are not finite or add up to 0,
+        or one of them has another shape than the scan.
+
+    Notes
+    -----
+    Without weights the sum is exact for integer data, with them it is float64. Memory per thread: one decoded piece of
+    the scan and one pattern.
+    """
+    image = intensity_of(scan)
+    if weights is None:
+        keep, n_frames = _chosen(image, roi, "mean")
+        data = map_kernel(image.data, PatternSum(), keep) / n_frames
+        return _pattern(data, image, "mean_pattern", "mean pattern", n_frames)
+    weight = _weights(image, weights)
+    region = weight != 0 if roi is None else _map_of(image, roi, "roi", bool) & (weight != 0)
+    keep, n_frames = _chosen(image, region, "mean")
+    total = float(weight[keep].sum())
+    if not np.isfinite(total) or total == 0:
+        msg = f"the weights add up to {total:g}, so that there is no mean; give finite weights with another sum"
+        raise InputError(msg, key="weights", found=total)
+    data = map_positions(image.data, PatternWeighted(np.zeros(0)), weight, keep) / total
+    result = _pattern(data, image, "mean_pattern", "weighted mean pattern", n_frames)
+    result.attrs["weight"] = total
+    return result
+
+
+def max_pattern(scan: Any, *, roi: Any = None) -> xr.DataArray:
+    """Take the largest value of every detector pixel over all patterns of a scan.
+
+    Parameters
+    ----------
+    scan, roi
+        As in `mean_pattern`.
+
+    Returns
+    -------
+    pattern : dims (ky, kx), dtype of the scan, lazy
+        Missing frames are left out.
+
+    Raises
+    ------
+    InputError
+        As in `mean_pattern`.
+    """
+    image = intensity_of(scan)
+    keep, n_frames = _chosen(image, roi, "maximum")
+    return _pattern(map_kernel(image.data, PatternMax(), keep), image, "max_pattern", "maximum pattern", n_frames)
+
+
+def variance_pattern(scan: Any, *, roi: Any = None) -> xr.DataArray:
+    """Measure how much every detector pixel varies from pattern to pattern of a scan.
+
+    For counted electrons without structure the variance equals the mean (Poisson); more tells of speckle or Bragg
+    disks that come and go (fluctuation microscopy), less of pile-up.
+
+    Parameters
+    ----------
+    scan, roi
+        As in `mean_pattern`.
+
+    Returns
+    -------
+    pattern : dims (ky, kx), float64, lazy
+        Mean square distance from the mean pattern (divided by the number of frames, as `numpy.var`), in counts
+        squared; missing frames are left out, ``n_frames`` is the number of the others.
+
+    Raises
+    ------
+    InputError
+        As in `mean_pattern`; also integers of 64 bits.
+
+    Notes
+    -----
+    variance = (n sum I^2 - (sum I)^2) / n^2, in one pass. For integers of 8 and 16 bits both sums and the difference
+    are exact integers. For wider integers and real frames they are float64, whose rounding leaves an error of about
+    1e-16 times the squared mean. Memory per thread: one decoded piece of the scan and two patterns.
+    """
+    image = intensity_of(scan)
+    if image.dtype.kind in "iu" and image.dtype.itemsize == 8:  # noqa: PLR2004 (bytes; their squares fit no type)
+        msg = f"the variance of {image.dtype} pixels cannot be summed; convert them with scan.astype('float64')"
+        raise InputError(msg, found=str(image.dtype))
+    keep, n_frames = _chosen(image, roi, "variance")
+    sums = map_kernel(image.data, PatternSquares(), keep)
+    settle: Any = _variance  # dask's annotations know no NumPy arrays
+    data = sums.map_blocks(settle, n_frames, dtype=np.float64, drop_axis=0, meta=np.empty((0, 0)))
+    result = _pattern(data, image, "variance_pattern", "variance of patterns", n_frames)
+    result.attrs["units"] = f"{result.attrs['units']}^2"
+    return result
+
+
+def _chosen(image: xr.DataArray, roi: Any, what: str) -> tuple[BoolArray | None, int]:
+    """Which positions take part in a pattern (None for all), and how many these are."""
+    keep = recorded(image)
+    if roi is not None:
+        region = _map_of(image, roi, "roi", bool)
+        keep = region if keep is None else region & keep
+    n_frames = int(np.prod(image.shape[:-2])) if keep is None else int(keep.sum())
+    if n_frames == 0:
+        where = "the selection" if roi is None else "the region of interest"
+        msg = f"{where} holds no recorded frame, so it has no {what} pattern; select other positions"
+        raise InputError(msg, found=image.shape)
+    return keep, n_frames
+
+
+def _weights(image: xr.DataArray, weights: Any) -> FloatArray:
+    given = _map_of(image, weights, "weights", np.float64)
+    known = recorded(image)
+    return given if known is None else np.where(known, given, 0.0)
+
+
+def _map_of(image: xr.DataArray, given: Any, name: str, kind: Any) -> Array:
+    """Give the values of a map of the scan; its dims may be in any order."""
+    import xarray as xr
+
+    if isinstance(given, xr.DataArray) and set(given.dims) == set(scan_dims(image)):
+        given = given.transpose(*scan_dims(image))
+    values = np.asarray(getattr(given, "values", given))
+    fits = values.dtype == bool if kind is bool else values.dtype.kind in "biuf"
+    if not fits or values.shape != image.shape[:-2]:
+        what = "boolean, such as image > 100" if kind is bool else "of real numbers"
+        msg = (
+            f"{name} is a map of the scan's shape {image.shape[:-2]}, {what}; got {values.dtype} of shape "
+            f"{values.shape}. Select the same positions from both"
+        )
+        raise InputError(msg, key=name, found=values.shape, expected=image.shape[:-2])
+    return values.astype(kind)
+
+
+def _variance(sums: Array, n_frames: int) -> FloatArray:
+    """Variance from the sum and the sum of squares; in Python integers where 64 bits could overflow."""
+    total, squares = sums
+    if sums.dtype.kind == "f":
+        mean = total / n_frames
+        return np.maximum(squares / n_frames - mean * mean, 0.0)
+    largest = max(abs(int(total.max(initial=0))), abs(int(total.min(initial=0))))
+    kind: Any = np.int64
+    if max(largest**2, n_frames * int(squares.max(initial=0))) > np.iinfo(np.int64).max:
+        kind = object
+    total, squares = total.astype(kind), squares.astype(kind)
+    divisor: Any = n_frames**2 if kind is object else float(n_frames**2)
+    return np.asarray((squares * n_frames - total * total) / divisor, dtype=np.float64)
+
+
+def _pattern(data: Any, image: xr.DataArray, name: str, title: str, n_frames: int) -> xr.DataArray:
+    result = labelled(data, image, ("ky", "kx"), parameters_text(name, n_frames=n_frames))
+    result.attrs |= {"units": image.attrs.get("units", "count"), "long_name": title, "n_frames": n_frames}
+    return result.rename(name)
