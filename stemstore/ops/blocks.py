@@ -2,15 +2,16 @@
 
 `map_kernel` runs a kernel over a lazy array. Where the array is a plain selection of a scan (`selection_of`), the
 source streams its own pieces through the kernel, one task per partition ("fused"). Any other array (arithmetic,
-``where``, a NumPy array …) goes block by block through the same kernel ("generic"). Both give the same numbers.
+``where``, a NumPy array …) goes block by block through the same kernel ("generic"). Both give the same numbers. A
+kernel may get values of its own for every position.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import dask.array as da
 import numpy as np
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
 
 
-FUSED = "fused-"  # how the names of layers begin that stream their source
 GROUP_BYTES = 32 * 2**20  # sums that one task of map_groups holds
 
 
@@ -50,6 +50,11 @@ class Work:
         """Prepare the kernel once, on the client."""
         return cls(kernel, region, kernel.prepare(region), dtype, *kernel.output(dtype, region))
 
+    def at(self, values: Array | None) -> Work:
+        """Give the work for a piece whose positions have these values, where the kernel takes any."""
+        kernel: Any = self.kernel
+        return self if values is None else replace(self, kernel=kernel.at(values))
+
     @property
     def per_position(self) -> bool:
         """Whether the result has a row per scan position."""
@@ -68,43 +73,82 @@ class Work:
         return out.reshape(lead + behind)
 
 
-class FusedLayer(dict[Any, Any]):
-    """Tasks that stream a selection of a source through a kernel, one per partition.
+class PositionKernel(Kernel, Protocol):
+    """A kernel that needs values of its own for every position: where a detector is, how much a frame counts."""
+
+    def at(self, values: Array) -> PositionKernel:
+        """Give the kernel for positions with these values, (…positions, …)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What one task is about.
+
+    Attributes
+    ----------
+    block
+        Its place among the pieces of the scan.
+    data
+        A part of the selection of the source, or the key of a dask block.
+    keep, values
+        Flags and values of its positions; None for all, and for kernels without values.
+    """
+
+    block: tuple[int, ...]
+    data: Any
+    keep: BoolArray | None
+    values: Array | None
+
+
+class Layer(dict[Any, Any]):
+    """Tasks that run a kernel over a lazy array, one per piece of the scan.
 
     Attributes
     ----------
     name, source, work
-        Of the layer.
+        Of the layer; `source` is None where the tasks take dask blocks.
     reads
         Equal for layers that read the same positions of the same data: they can share a pass.
     pieces
-        Block number, part of the selection, and flags of the positions to keep, of every partition.
+        One per task.
     sizes
-        Extents of the blocks along the kept scan axes.
+        Extents of the pieces along the scan axes that are kept.
     """
 
-    def __init__(self, source: ScanSource, selection: Selection, work: Work, keep: BoolArray | None) -> None:
-        cut = [cut_axis(axis, size) for axis, size in zip(selection.scan, source.partition, strict=True)]
-        keep = None if keep is None else np.asarray(keep, bool).reshape(selection.scan_lengths)
+    def __init__(self, array: da.Array, kernel: Kernel, keep: BoolArray | None, values: Array | None) -> None:
+        found = selection_of(array)
+        self.source: ScanSource | None = None if found is None else found[0]
+        selection = Selection.full(array.shape) if found is None else found[1]
+        self.work = Work.of(kernel, DetectorRegion.of(selection), array.dtype)
+        self.reads = _token(array.name) if self.source is None else _token(self.source.uuid, selection.token)
+        prefix = "generic" if self.source is None else "fused"
+        self.name = f"{prefix}-{_token(self.reads, kernel, keep, values)}"
         kept = selection.kept[:-2]
-        self.source, self.work = source, work
-        self.reads = _token(source.uuid, selection.token)
-        self.name = FUSED + _token(self.reads, work.kernel, keep)
+        if self.source is None:
+            cut = [cuts(sizes) for sizes in array.chunks[:-2]]
+        else:
+            cut = [cut_axis(axis, size) for axis, size in zip(selection.scan, self.source.partition, strict=True)]
         self.sizes = tuple(tuple(s.stop - s.start for s in c) for c, k in zip(cut, kept, strict=True) if k)
         self.pieces = []
         for number in itertools.product(*(range(len(c)) for c in cut)):
             part = tuple(c[i] for c, i in zip(cut, number, strict=True))
+            here = tuple(p for p, k in zip(part, kept, strict=True) if k)
             block = tuple(i for i, k in zip(number, kept, strict=True) if k)
-            self.pieces.append((block, selection.cut_scan(part), None if keep is None else keep[part]))
+            data = (array.name, *number, 0, 0) if self.source is None else selection.cut_scan(part)
+            self.pieces.append(Piece(block, data, *(None if m is None else m[here] for m in (keep, values))))
         shared = (f"source-{self.name}", f"work-{self.name}")
-        super().__init__(zip(shared, (source, work), strict=True))
-        for block, piece, flags in self.pieces:
-            self[work.key(self.name, block)] = (run_partition, *shared, piece, flags)
+        super().__init__(zip(shared, (self.source, self.work), strict=True))
+        for piece in self.pieces:
+            self[self.work.key(self.name, piece.block)] = (run_piece, *shared, piece.data, piece.keep, piece.values)
 
 
-def run_partition(source: ScanSource, work: Work, selection: Selection, keep: BoolArray | None) -> Array:
-    """Stream one partition of the source (fused task)."""
-    return work.shape_result(source.run(selection, work.kernel, work.prepared, keep), kept_lengths(selection))
+def run_piece(source: ScanSource | None, work: Work, data: Any, keep: BoolArray | None, values: Array | None) -> Array:
+    """Task: stream a part of the source through the kernel, or run it over a NumPy block."""
+    work = work.at(values)
+    if source is None:
+        return run_block(data, work, keep)
+    flags = None if keep is None else keep.reshape(data.scan_lengths)
+    return work.shape_result(source.run(data, work.kernel, work.prepared, flags), kept_lengths(data))
 
 
 def kept_lengths(selection: Selection) -> tuple[int, ...]:
@@ -113,7 +157,7 @@ def kept_lengths(selection: Selection) -> tuple[int, ...]:
 
 
 def run_block(block: Array, work: Work, keep: BoolArray | None) -> Array:
-    """Run one NumPy block with the whole visible detector (generic task)."""
+    """Run the kernel over one NumPy block with the whole visible detector."""
     scan = block.shape[:-2]
     frames = np.ascontiguousarray(block).reshape(-1, *block.shape[-2:])
     place = np.arange(len(frames), dtype=np.int64)
@@ -124,7 +168,7 @@ def run_block(block: Array, work: Work, keep: BoolArray | None) -> Array:
     return work.shape_result(out, scan)
 
 
-def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None) -> da.Array:
+def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None, values: Array | None = None) -> da.Array:
     """Run a kernel over a lazy array, detector axes last.
 
     Parameters
@@ -135,16 +179,21 @@ def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None) -> da.
         The operation.
     keep : shape (…scan), optional
         False for positions to leave out (their rows stay zero; they add nothing to a reduction over the scan).
+    values : shape (…scan, …), optional
+        What a `PositionKernel` is to know about each position; the values of a piece travel with its task.
 
     Returns
     -------
     result
         ``(…scan, …)`` for a kernel that reduces the detector; its own shape for one that reduces the scan.
     """
-    found = selection_of(array)
-    if found is not None:
-        return _fused(*found, kernel, keep)
-    return _generic(array if isinstance(array, da.Array) else da.from_array(np.asarray(array)), kernel, keep)
+    array = array if isinstance(array, da.Array) else da.from_array(np.asarray(array))
+    if selection_of(array) is None:
+        array = array.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
+    layer = Layer(array, kernel, keep, values)
+    needs = [array] if layer.source is None else []
+    graph = HighLevelGraph.from_collections(layer.name, layer, needs)
+    return _collect(graph, layer.name, layer.work, layer.sizes)
 
 
 def map_groups(
@@ -236,27 +285,6 @@ def explain(array: Any) -> str:
     if isinstance(data, da.Array):
         return "generic, because the array is not a plain selection of a scan (its values or axes were changed)"
     return "generic, because the array is in memory"
-
-
-def _fused(source: ScanSource, selection: Selection, kernel: Kernel, keep: BoolArray | None) -> da.Array:
-    layer = FusedLayer(source, selection, Work.of(kernel, DetectorRegion.of(selection), source.dtype), keep)
-    return _collect(HighLevelGraph.from_collections(layer.name, layer, ()), layer.name, layer.work, layer.sizes)
-
-
-def _generic(array: da.Array, kernel: Kernel, keep: BoolArray | None) -> da.Array:
-    array = array.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
-    rows, columns = array.shape[-2:]
-    work = Work.of(kernel, DetectorRegion((rows, columns), range(rows), range(columns)), array.dtype)
-    sizes = array.chunks[:-2]
-    pieces = [cuts(s) for s in sizes]
-    keep = None if keep is None else np.asarray(keep, bool).reshape(array.shape[:-2])
-    name = "generic-" + _token(array.name, kernel, keep)
-    graph: dict[Any, Any] = {f"work-{name}": work}
-    for number in itertools.product(*(range(len(p)) for p in pieces)):
-        flags = None if keep is None else keep[tuple(p[i] for p, i in zip(pieces, number, strict=True))]
-        graph[work.key(name, number)] = (run_block, (array.name, *number, 0, 0), f"work-{name}", flags)
-    layers = HighLevelGraph.from_collections(name, graph, [array])  # type: ignore[list-item]  # dask's own protocol
-    return _collect(layers, name, work, sizes)
 
 
 def _collect(graph: HighLevelGraph, name: str, work: Work, sizes: tuple[tuple[int, ...], ...]) -> da.Array:

@@ -11,7 +11,6 @@ from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
 from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
-from stemstore.ops.positions import map_positions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -226,7 +225,7 @@ def mean_pattern(scan: Any, *, roi: Any = None, weights: Any = None) -> xr.DataA
     if not np.isfinite(total) or total == 0:
         msg = f"the weights add up to {total:g}, so that there is no mean; give finite weights with another sum"
         raise InputError(msg, key="weights", found=total)
-    data = map_positions(image.data, PatternWeighted(np.zeros(0)), weight, keep) / total
+    data = map_kernel(image.data, PatternWeighted(np.zeros(0)), keep, weight) / total
     result = _pattern(data, image, "mean_pattern", "weighted mean pattern", n_frames)
     result.attrs["weight"] = total
     return result

@@ -16,7 +16,7 @@ from dask.base import compute as dask_compute
 from dask.base import is_dask_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from stemstore.ops.blocks import FusedLayer, Work, kept_lengths
+from stemstore.ops.blocks import Layer, Piece, Work, kept_lengths
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
@@ -70,11 +70,11 @@ class Together:
         return out
 
 
-def run_together(
-    source: ScanSource, works: list[Work], selection: Selection, keep: list[BoolArray | None]
-) -> list[Array]:
-    """Stream one partition once for several works (shared task)."""
-    flags = tuple(None if one is None else one.reshape(-1) for one in keep)
+def run_together(source: ScanSource, works: list[Work], pieces: list[Piece]) -> list[Array]:
+    """Stream one partition once for several works (shared task); the pieces are of the same partition."""
+    selection: Selection = pieces[0].data
+    works = [work.at(piece.values) for work, piece in zip(works, pieces, strict=True)]
+    flags = tuple(None if piece.keep is None else piece.keep.reshape(-1) for piece in pieces)
     kernel = Together(tuple(work.kernel for work in works), flags)
     outs: Any = source.run(selection, kernel, tuple(work.prepared for work in works))
     return [work.shape_result(out, kept_lengths(selection)) for work, out in zip(works, outs, strict=True)]
@@ -118,32 +118,31 @@ def compute(*results: Any, **options: Any) -> tuple[Any, ...]:
 class SharedLayer(dict[Any, Any]):
     """Tasks that stream a selection once for several operations; a list of results per partition."""
 
-    def __init__(self, members: list[FusedLayer]) -> None:
+    def __init__(self, members: list[Layer]) -> None:
         self.members = {member.name: member for member in members}
         first = members[0]
         self.name = "shared-" + tokenize(sorted(self.members))
         source, works = f"source-{self.name}", f"works-{self.name}"
         super().__init__({source: first.source, works: [member.work for member in members]})
-        for number, (_, selection, _) in enumerate(first.pieces):
-            keep = [member.pieces[number][2] for member in members]
-            self[self.name, number] = (run_together, source, works, selection, keep)
+        for number in range(len(first.pieces)):
+            self[self.name, number] = (run_together, source, works, [member.pieces[number] for member in members])
 
     def part(self, name: str) -> dict[Any, Any]:
         """Tasks in place of a member's own: they pick its results."""
         member, place = self.members[name], list(self.members).index(name)
         return {
-            member.work.key(name, block): (operator.getitem, (self.name, number), place)
-            for number, (block, _, _) in enumerate(member.pieces)
+            member.work.key(name, piece.block): (operator.getitem, (self.name, number), place)
+            for number, piece in enumerate(member.pieces)
         }
 
 
-def _groups(graphs: list[Any]) -> list[list[FusedLayer]]:
+def _groups(graphs: list[Any]) -> list[list[Layer]]:
     """Layers that read the same positions of the same data, where there are several."""
-    found: dict[str, dict[str, FusedLayer]] = defaultdict(dict)
+    found: dict[str, dict[str, Layer]] = defaultdict(dict)
     for graph in graphs:
         for layer in graph.layers.values():
             mapping = getattr(layer, "mapping", layer)
-            if isinstance(mapping, FusedLayer):
+            if isinstance(mapping, Layer) and mapping.source is not None:
                 found[mapping.reads][mapping.name] = mapping
     return [list(members.values()) for members in found.values() if len(members) > 1]
 

@@ -14,7 +14,6 @@ from stemstore.ops.detectors import Detector, as_detector
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
 from stemstore.ops.moved import MovedSums
 from stemstore.ops.origin import Movement
-from stemstore.ops.positions import map_positions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -166,7 +165,7 @@ def _sums(image: xr.DataArray, weights: Array, movement: Movement | None) -> Any
     """Sum every frame under several weight images, at rest or moved; the last axis counts them."""
     if movement is None:
         return map_kernel(image.data, DetectorSums(weights))
-    return map_positions(image.data, MovedSums.of(weights, movement), movement.shift)
+    return map_kernel(image.data, MovedSums.of(weights, movement), values=movement.shift)
 
 
 def _real_parts(weights: Array) -> list[Array]:

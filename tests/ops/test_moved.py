@@ -178,7 +178,7 @@ def test_the_source_is_still_streamed_and_each_partition_once(scan):
     """Pieces are selections of the scan: none goes through blocks of frames."""
     moved = stemstore.virtual_image(scan, stemstore.disk(3), origin=(RNG.normal(6, 1, (11, 9)), np.full((11, 9), 4.5)))
     names = {str(key[0] if isinstance(key, tuple) else key).partition("-")[0] for key in dict(moved.data.dask)}
-    assert "positions" in names
+    assert "fused" in names
     assert not {"generic", "scan"} & names
 
 

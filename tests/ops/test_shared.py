@@ -31,6 +31,12 @@ def watched(request):
     return build(scan, [], Acquisition(), Calibration(), "memory", flyback=False), streamed
 
 
+def _wandering(ds):
+    """An optic axis that moves with the scan."""
+    y, x = np.indices((ds.sizes["y"], ds.sizes["x"]))
+    return 6.5 + 0.3 * y, 4.5 - 0.2 * x
+
+
 def wanted(ds):
     """Results of several kinds."""
     weights = np.arange(ds.sizes["ky"] * ds.sizes["kx"], dtype=float).reshape(ds.sizes["ky"], ds.sizes["kx"])
@@ -40,6 +46,8 @@ def wanted(ds):
         stemstore.mean_pattern(ds),
         stemstore.max_pattern(ds),
         stemstore.map_frames(ds, lambda pattern: float(pattern.max())),
+        stemstore.mean_pattern(ds, weights=np.arange(ds.sizes["y"] * ds.sizes["x"]).reshape(ds.sizes["y"], -1)),
+        stemstore.virtual_image(ds, stemstore.disk(3), origin=_wandering(ds)),
     )
 
 
