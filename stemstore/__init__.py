@@ -27,6 +27,9 @@ _FACE = {
     "max_pattern": ("stemstore.ops.patterns", "max_pattern"),
     "variance_pattern": ("stemstore.ops.patterns", "variance_pattern"),
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
+    "bin_detector": ("stemstore.ops.binning", "bin_detector"),
+    "radial_profile": ("stemstore.ops.radial", "radial_profile"),
+    "radial_variance": ("stemstore.ops.radial", "radial_variance"),
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
     "fit_descan": ("stemstore.ops.descan", "fit_descan"),
     "subtract_descan": ("stemstore.ops.descan", "subtract_descan"),
@@ -38,13 +41,14 @@ _FACE = {
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
     "compute": ("stemstore.ops.shared", "compute"),
-    "map_frames": ("stemstore.ops.blocks", "map_frames"),
+    "map_frames": ("stemstore.ops.functions", "map_frames"),
     "explain": ("stemstore.ops.blocks", "explain"),
 }
 
 __all__ = [
     "__version__",
     "annulus",
+    "bin_detector",
     "bin_scan",
     "center_of_mass",
     "com_colours",
@@ -64,6 +68,8 @@ __all__ = [
     "mean_pattern",
     "open",
     "point",
+    "radial_profile",
+    "radial_variance",
     "readers",
     "rectangle",
     "sector",
@@ -79,7 +85,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 if TYPE_CHECKING:
     from stemstore.conversion.inspect import inspect
     from stemstore.conversion.run import convert
-    from stemstore.ops.blocks import explain, map_frames
+    from stemstore.ops.binning import bin_detector
+    from stemstore.ops.blocks import explain
     from stemstore.ops.bragg import find_disks
     from stemstore.ops.colours import com_colours
     from stemstore.ops.com import center_of_mass
@@ -87,7 +94,9 @@ if TYPE_CHECKING:
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
+    from stemstore.ops.functions import map_frames
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
+    from stemstore.ops.radial import radial_profile, radial_variance
     from stemstore.ops.reduce import bin_scan
     from stemstore.ops.rotation import estimate_rotation
     from stemstore.ops.shared import compute

@@ -9,29 +9,20 @@ kernel may get values of its own for every position.
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dask.array as da
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 
-from stemstore.errors import InputError
 from stemstore.kernels.contract import DetectorRegion, Kernel
-from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
+from stemstore.ops.labels import intensity_of
 from stemstore.scan.lazy import ScanSource, cut_axis, cuts, selection_of
 from stemstore.selection import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import xarray as xr
-
-    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
-
-
-GROUP_BYTES = 32 * 2**20  # sums that one task of map_groups holds
+    from stemstore._types import Array, BoolArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,75 +187,6 @@ def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None, values
     return _collect(graph, layer.name, layer.work, layer.sizes)
 
 
-def map_groups(
-    array: Any, kernel_of: Callable[[Int64Array, int], Kernel], factors: tuple[int, int], keep: BoolArray
-) -> da.Array:
-    """Run a kernel that merges groups of neighbouring positions.
-
-    Parameters
-    ----------
-    array : shape (y, x, ky, kx)
-        Both scan extents are multiples of the factors.
-    kernel_of
-        Makes the kernel from the group number of every position (C order) and the number of groups; its result is
-        ``(groups, ky, kx)``.
-    factors
-        Positions per group along y and x.
-    keep : shape (y, x)
-        False for positions to leave out.
-
-    Returns
-    -------
-    result : shape (y / factor, x / factor, ky, kx)
-    """
-    found = selection_of(array)
-    if found is None:
-        array = array if isinstance(array, da.Array) else da.from_array(np.asarray(array))
-        source, full = None, Selection.full(array.shape)
-    else:
-        source, full = found
-    region = DetectorRegion.of(full)
-    groups = tuple(n // f for n, f in zip(array.shape[:2], factors, strict=True))
-    behind, dtype = kernel_of(np.zeros(1, np.int64), 1).output(array.dtype, region)
-    per_block = max(1, GROUP_BYTES // max(1, math.prod(region.stored) * dtype.itemsize))
-    steps = (max(1, per_block // groups[1]), min(groups[1], per_block))
-    sizes = tuple(tuple(min(s, n - i) for i in range(0, n, s)) for n, s in zip(groups, steps, strict=True))
-    name = "groups-" + _token(source.uuid if source else array.name, full.token, kernel_of, factors, keep)
-    graph: dict[Any, Any] = {f"source-{name}": source, f"region-{name}": region}
-    if source is None:
-        array = array.rechunk((*(tuple(n * f for n in s) for s, f in zip(sizes, factors, strict=True)), -1, -1))
-    for i, rows in enumerate(cuts(sizes[0])):
-        for j, columns in enumerate(cuts(sizes[1])):
-            part = tuple(slice(s.start * f, s.stop * f) for s, f in zip((rows, columns), factors, strict=True))
-            data = (array.name, i, j, 0, 0) if source is None else full.cut_scan(_on_stored(full, part))
-            graph[name, i, j, 0, 0] = (
-                run_groups, f"source-{name}", f"region-{name}", data, kernel_of, factors, keep[part],
-            )  # fmt: skip
-    layers = HighLevelGraph.from_collections(name, graph, () if source else (array,))
-    return da.Array(layers, name, (*sizes, *((n,) for n in behind[1:])), dtype=dtype)
-
-
-def run_groups(
-    source: ScanSource | None, region: DetectorRegion, data: Any, kernel_of: Any, factors: tuple[int, int], keep: Any
-) -> Array:
-    """Task: sum the groups of one block; `data` is a selection of the source, or a NumPy block without one."""
-    rows, columns = keep.shape
-    number = (np.arange(rows) // factors[0])[:, None] * (columns // factors[1]) + np.arange(columns) // factors[1]
-    shape = (rows // factors[0], columns // factors[1])
-    kernel = kernel_of(number.reshape(-1).astype(np.int64), math.prod(shape))
-    if source is None:
-        work = Work.of(kernel, region, data.dtype)
-        return run_block(data, work, keep).reshape(*shape, *region.shape)
-    out = source.run(data, kernel, kernel.prepare(region), keep.reshape(data.scan_lengths))
-    return kernel.finish(out, region).reshape(*shape, *region.shape)
-
-
-def _on_stored(selection: Selection, parts: tuple[slice, ...]) -> tuple[slice, ...]:
-    """Slices on kept scan axes as slices on all scan axes."""
-    given = iter(parts)
-    return tuple(next(given) if kept else slice(0, 1) for kept in selection.kept[:-2])
-
-
 def explain(array: Any) -> str:
     """Say whether operations on an array stream its source (``"fused"``) or go block by block, and why.
 
@@ -304,124 +226,3 @@ def _token(*parts: Any) -> str:
     from dask.base import tokenize
 
     return str(tokenize(*parts))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FunctionKernel:
-    """A user's function as a kernel: called with one frame, or with a block of frames."""
-
-    function: Callable[..., Any]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    per_block: bool
-    reduces: Literal["detector"] = "detector"
-    combine: np.ufunc = np.add
-
-    def prepare(self, region: DetectorRegion) -> DetectorRegion:
-        """Keep the region: the function sees the visible detector."""
-        return region
-
-    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Take what the user declared."""
-        del dtype, region
-        return self.shape, self.dtype
-
-    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
-        """One row of the declared shape per position."""
-        del dtype, region
-        return np.zeros((n_positions, *self.shape), self.dtype)
-
-    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: DetectorRegion) -> None:
-        """Call the function on a copy of the visible frames, so that it may keep or change them."""
-        visible = np.array(prepared.crop(block[local]))
-        if self.per_block:
-            out[place] = self._checked(self.function(visible), (len(place), *self.shape))
-            return
-        for frame, row in zip(visible, place, strict=True):
-            out[row] = self._checked(self.function(frame), self.shape)
-
-    def events(
-        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
-    ) -> None:
-        """Densify some frames at a time and call the function on them."""
-        from stemstore.kernels import events
-
-        n_pixels = math.prod(prepared.stored)
-        step = max(1, 2**22 // n_pixels)
-        for first in range(0, len(local), step):
-            some = local[first : first + step]
-            rows = np.arange(len(some), dtype=np.int64)
-            dense = np.zeros((len(some), n_pixels), np.uint16)
-            events.densify(gap, offsets, some, dense, rows)
-            frames = dense.astype(np.uint8) if dense.max(initial=0) <= np.iinfo(np.uint8).max else dense
-            self.frames(frames.reshape(-1, *prepared.stored), rows, out, place[first : first + step], prepared)
-
-    def finish(self, out: Array, region: DetectorRegion) -> Array:
-        """Nothing is left to do."""
-        del region
-        return out
-
-    def _checked(self, value: Any, shape: tuple[int, ...]) -> Array:
-        result = np.asarray(value)
-        if result.shape != shape:
-            msg = (
-                f"function {getattr(self.function, '__name__', 'given')!r} returned shape {result.shape}, "
-                f"expected {shape}; declare the shape of one frame's result with shape=…"
-            )
-            raise InputError(msg, expected=shape, found=result.shape)
-        return result
-
-
-def map_frames(
-    scan: Any,
-    function: Callable[..., Any],
-    *,
-    shape: tuple[int, ...] = (),
-    dtype: Any = np.float64,
-    dims: tuple[str, ...] | None = None,
-    per_block: bool = False,
-) -> xr.DataArray:
-    """Apply a function to every diffraction pattern of a scan, lazily.
-
-    Parameters
-    ----------
-    scan
-        Dataset with the variable ``intensity``, or a DataArray whose last dims are (ky, kx).
-    function
-        Called with one pattern ``(ky, kx)``, or with a stack ``(n, ky, kx)`` when `per_block`. It must not depend on
-        other patterns and must be picklable for use on a cluster.
-    shape, dtype
-        Shape and dtype of the result for one pattern.
-    dims
-        Names of the result's own axes; ``("out_0", …)`` by default.
-    per_block
-        Hand over blocks of patterns; the function returns ``(n, *shape)``.
-
-    Returns
-    -------
-    result : dims (…scan dims, …dims)
-        Lazy; nothing is read until it is computed. Missing frames are zero, NaN where the
-        pixels are floats, and marked by the coordinate ``valid``.
-
-    Raises
-    ------
-    InputError
-        The function's result has another shape than declared (raised when computed).
-
-    Notes
-    -----
-    Memory per thread: one decoded piece of the scan (about 8 MB) and its copy, besides what the function takes.
-    """
-    image = intensity_of(scan)
-    kernel = FunctionKernel(function, tuple(shape), np.dtype(dtype), per_block)
-    names = tuple(f"out_{i}" for i in range(len(shape))) if dims is None else tuple(dims)
-    if len(names) != len(shape):
-        msg = f"dims {names} name {len(names)} axes, but shape {tuple(shape)} has {len(shape)}; give one name per axis"
-        raise InputError(msg, expected=len(shape), found=names)
-    data = map_kernel(image.data, kernel)
-    return labelled(
-        data,
-        image,
-        (*scan_dims(image), *names),
-        parameters_text("map_frames", function=getattr(function, "__name__", "?")),
-    )

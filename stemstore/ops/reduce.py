@@ -9,7 +9,7 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
-from stemstore.ops.blocks import map_groups
+from stemstore.ops.groups import map_groups
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
 
 if TYPE_CHECKING:
