@@ -17,6 +17,7 @@ import stemstore
 
 NAMES = {
     "annulus",
+    "bin_detector",
     "bin_scan",
     "center_of_mass",
     "com_colours",
@@ -36,6 +37,8 @@ NAMES = {
     "mean_pattern",
     "open",
     "point",
+    "radial_profile",
+    "radial_variance",
     "readers",
     "rectangle",
     "sector",
