@@ -11,17 +11,15 @@ import numpy as np
 from stemstore.errors import InputError
 from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
-from stemstore.scan.lazy import ScanArray, ScanSource, selection_of
+from stemstore.ops.pieces import in_small_pieces
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
-    from stemstore.kernels.contract import DetectorRegion, Kernel
-    from stemstore.selection import Selection
+    from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore.kernels.contract import DetectorRegion
 
 Partial = Literal["drop", "keep"]
-OUTPUT_BYTES = 128 * 2**20  # boxes that one task may hold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,39 +86,6 @@ class BoxSums:
         return rows, columns
 
 
-@dataclass(slots=True)
-class SmallPieces:
-    """A source whose units of work are smaller, for results that are large.
-
-    Its identity is its own: operations that work in other pieces cannot share a pass with it.
-    """
-
-    source: ScanSource
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    uuid: str
-    partition: tuple[int, ...]
-    chunk: tuple[int, ...]
-
-    @classmethod
-    def of(cls, source: ScanSource, positions: int) -> SmallPieces:
-        """Halve the units of work, slow axes first, until they hold at most so many positions."""
-        partition = list(source.partition)
-        while math.prod(partition) > max(1, positions):
-            axis = next(number for number, extent in enumerate(partition) if extent > 1)
-            partition[axis] = -(-partition[axis] // 2)
-        uuid = f"{source.uuid} in pieces of {partition}"
-        return cls(source, source.shape, source.dtype, uuid, tuple(partition), source.chunk)
-
-    def read(self, selection: Selection) -> Array:
-        """Read the selected pixels."""
-        return self.source.read(selection)
-
-    def run(self, selection: Selection, kernel: Kernel, prepared: Any, keep: BoolArray | None = None) -> Array:
-        """Stream the selected positions through a kernel."""
-        return self.source.run(selection, kernel, prepared, keep)
-
-
 def bin_detector(scan: Any, factor: int | tuple[int, int], *, partial: Partial = "drop") -> xr.DataArray:
     """Sum boxes of neighbouring detector pixels of every diffraction pattern.
 
@@ -151,7 +116,8 @@ def bin_detector(scan: Any, factor: int | tuple[int, int], *, partial: Partial =
     Notes
     -----
     Electrons of counted scans are counted per box; frames are not made dense. Memory per thread: one decoded piece of
-    the scan, and the boxes of one task (at most about 128 MB, or one frame).
+    the scan, and the boxes of one task (at most about 128 MB, or one frame). Larger results are computed in smaller
+    pieces, and share no pass in `stemstore.compute`.
     """
     image = intensity_of(scan)
     factors = _factors(factor, image)
@@ -159,7 +125,9 @@ def bin_detector(scan: Any, factor: int | tuple[int, int], *, partial: Partial =
         msg = f"partial is {partial!r}; expected 'drop' or 'keep' for boxes that the detector does not fill"
         raise InputError(msg, key="partial", found=partial, expected=("drop", "keep"))
     kernel = BoxSums(factors, partial)
-    data = map_kernel(_in_pieces(image.data, factors), kernel)
+    n_boxes = math.prod(-(-n // f) for n, f in zip(image.shape[-2:], factors, strict=True))
+    n_bytes = n_boxes * box_dtype(image.dtype, math.prod(factors)).itemsize
+    data = map_kernel(in_small_pieces(image.data, n_bytes), kernel)
     shown = _box_coordinates(image, factors, data.shape[-2:])
     result = labelled(
         data, shown, (*scan_dims(image), "ky", "kx"), parameters_text("bin_detector", factor=factors, partial=partial)
@@ -198,19 +166,6 @@ def _factors(factor: Any, image: xr.DataArray) -> tuple[int, int]:
         msg = f"factor {factor!r} does not fit a detector of {image.shape[-2:]}; give whole numbers from 1 to its size"
         raise InputError(msg, key="factor", found=factor, expected=image.shape[-2:])
     return int(pair[0]), int(pair[1])
-
-
-def _in_pieces(array: Any, factors: tuple[int, int]) -> Any:
-    """Give the array on smaller units of work where one task would hold too many boxes."""
-    found = selection_of(array)
-    if found is None:
-        return array
-    source, selection = found
-    boxes = math.prod(-(-n // f) for n, f in zip(array.shape[-2:], factors, strict=True))
-    positions = OUTPUT_BYTES // max(1, boxes * box_dtype(source.dtype, math.prod(factors)).itemsize)
-    if math.prod(source.partition) <= max(1, positions):
-        return array
-    return ScanArray(SmallPieces.of(source, positions), selection)
 
 
 def _box_coordinates(image: xr.DataArray, factors: tuple[int, int], boxes: tuple[int, ...]) -> xr.DataArray:

@@ -11,6 +11,7 @@ from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
 from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, parameters_text, recorded
+from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.rings import Rings
 
 if TYPE_CHECKING:
@@ -127,17 +128,15 @@ def radial_profile(
     The rings hold the same pixels as `annulus` with the same radii, so that sums over neighbouring rings equal the
     virtual image of the larger one exactly. variance = sum (I - mean)^2 / n over the n pixels of a ring, in two passes
     over dense pixels and from exact integers for electrons. Any number of rings costs one pass. Memory per thread: one
-    decoded piece of the scan, the profiles of one task, and 12 bytes per detector pixel.
+    decoded piece of the scan and the profiles of one task (at most about 128 MB, or one profile). Larger results are
+    computed in smaller pieces, and share no pass in `stemstore.compute`.
     """
     image = intensity_of(scan)
     if statistic not in STATISTICS:
         msg = f"statistic {statistic!r} is not known; expected one of {', '.join(STATISTICS)}"
         raise InputError(msg, key="statistic", found=statistic, expected=STATISTICS)
     rings = Rings.of(image, bins=bins, edges=edges, center=center, unit=unit, mask=mask)
-    if statistic == "sum":
-        data = map_kernel(image.data, RingMoments(rings.labels, len(rings)))
-    else:
-        data = _per_pixel(image, rings, statistic)
+    data = _moments(image, rings) if statistic == "sum" else _per_pixel(image, rings, statistic)
     result = rings.label(data, image, parameters_text("radial_profile", statistic=statistic, **rings.text))
     units = image.attrs.get("units", "count")
     result.attrs |= {"units": f"{units}^2" if statistic == "variance" else units, "long_name": f"radial {statistic}"}
@@ -193,10 +192,10 @@ def _per_pixel(image: xr.DataArray, rings: Rings, what: str) -> Any:
     import dask.array as da
 
     if what == "mean":
-        sums = map_kernel(image.data, RingMoments(rings.labels, len(rings)))
+        sums = _moments(image, rings)
         data = sums / da.from_array(np.where(rings.sizes, rings.sizes, np.nan))
     else:
-        sums = map_kernel(image.data, RingMoments(rings.labels, len(rings), spread=True))
+        sums = _moments(image, rings, spread=True)
         settle: Any = _variance if what == "variance" else _normalised  # dask's annotations know no NumPy arrays
         axis = sums.ndim - 2
         data = sums.map_blocks(settle, rings.sizes, dtype=np.float64, drop_axis=axis, meta=np.empty((0,) * (axis + 1)))
@@ -204,6 +203,12 @@ def _per_pixel(image: xr.DataArray, rings: Rings, what: str) -> Any:
     if known is None or known.all():
         return data
     return da.where(da.from_array(known[..., None], chunks=(*data.chunks[:-1], 1)), data, np.nan)
+
+
+def _moments(image: xr.DataArray, rings: Rings, *, spread: bool = False) -> Any:
+    """Give sums over rings, (…scan, rings), or sums and squared deviations, (…scan, 2, rings)."""
+    n_bytes = (16 if spread else 8) * len(rings)
+    return map_kernel(in_small_pieces(image.data, n_bytes), RingMoments(rings.labels, len(rings), spread))
 
 
 def _variance(sums: FloatArray, sizes: Int64Array) -> FloatArray:

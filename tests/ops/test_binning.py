@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import stemstore
 from stemstore.errors import InputError
-from stemstore.ops import binning
+from stemstore.ops import pieces
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
 from stemstore.sources.streaming import scan_source
@@ -160,7 +160,7 @@ def test_missing_frames_stay_marked(frames_of, counts):
 
 def test_large_results_come_in_small_pieces(scan, counts, monkeypatch):
     """One task holds no more boxes than it may, and the numbers are the same."""
-    monkeypatch.setattr(binning, "OUTPUT_BYTES", 35 * 2 * 9)  # the boxes of one scan row
+    monkeypatch.setattr(pieces, "OUTPUT_BYTES", 35 * 2 * 9)  # the boxes of one scan row
     binned = stemstore.bin_detector(scan, 2)
     assert max(binned.chunks[0]) * max(binned.chunks[1]) <= 9
     expected = counts.reshape(11, 9, 7, 2, 5, 2).sum((3, 5))
@@ -168,7 +168,7 @@ def test_large_results_come_in_small_pieces(scan, counts, monkeypatch):
     np.testing.assert_array_equal(
         stemstore.compute(binned, stemstore.virtual_image(scan, stemstore.disk(3)))[0], binned
     )
-    monkeypatch.setattr(binning, "OUTPUT_BYTES", 1)
+    monkeypatch.setattr(pieces, "OUTPUT_BYTES", 1)
     part = stemstore.bin_detector(scan.isel(x=4, y=slice(8, 0, -3)), 2)
     assert part.chunks[0] == (1, 1, 1)
     np.testing.assert_array_equal(part, expected[8:0:-3, 4])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import stemstore
 from stemstore.errors import CalibrationMissingError, InputError
+from stemstore.ops import pieces
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
 from stemstore.sources.streaming import scan_source
@@ -206,16 +207,38 @@ def test_dead_pixels_outside_the_mask_do_not_count(frames_of, counts):
         assert np.isfinite(stemstore.radial_profile(frames_of(frames), bins=4, mask=mask, statistic=name)).all()
 
 
-def test_profiles_share_a_pass(scan):
-    """Profiles and images computed together equal those computed alone, from one shared layer."""
+@pytest.mark.parametrize("kind", [ArrayFrames, ArrayEvents])
+def test_profiles_share_a_pass(counts, kind):
+    """Profiles, boxes and images that are computed together stream every position once."""
+    source, streamed = scan_source(kind(counts)), []
+    run = source.run
+
+    def watch(selection, *rest):
+        streamed.extend(selection.flat_positions())
+        return run(selection, *rest)
+
+    source.run = watch
+    ds = build(source, [], Acquisition(), Calibration(), "memory", flyback=False)
     results = [
-        stemstore.radial_profile(scan),
-        stemstore.radial_variance(scan, bins=5),
-        stemstore.virtual_image(scan, stemstore.disk(3)),
-        stemstore.bin_detector(scan, 2),
+        stemstore.radial_profile(ds),
+        stemstore.radial_variance(ds, bins=5),
+        stemstore.virtual_image(ds, stemstore.disk(3)),
+        stemstore.bin_detector(ds, 2),
     ]
-    for one, other in zip(stemstore.compute(*results), results, strict=True):
+    together = stemstore.compute(*results, scheduler="sync")
+    assert sorted(streamed) == list(range(99))
+    for one, other in zip(together, results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_many_profiles_come_in_small_pieces(scan, monkeypatch):
+    """One task holds no more profiles than it may, and the numbers are the same."""
+    whole = [stemstore.radial_profile(scan, bins=4, statistic=name) for name in STATISTICS]
+    monkeypatch.setattr(pieces, "OUTPUT_BYTES", 8 * 4 * 9)
+    for name, expected in zip(STATISTICS, whole, strict=True):
+        found = stemstore.radial_profile(scan, bins=4, statistic=name)
+        assert max(found.chunks[0]) * max(found.chunks[1]) <= 9 < max(expected.chunks[0]) * max(expected.chunks[1])
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("edges", [[1], 5, [0, 2, 1], [1, 1], [-1, 2], [0, np.nan], ["a", "b"], [[0, 1]]], ids=str)
