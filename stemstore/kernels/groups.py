@@ -183,31 +183,30 @@ def event_sums(
     local, place = check_rows(local, len(offsets) - 1, place, out, (len(starts) - 1,))
     gap, offsets, local = check_block(gap, offsets, local, table.shape[1])
     target = out.view(np.int64) if out.dtype == np.uint64 else out
-    wrong = int(_event_sums(gap, offsets, local, target, place, frozen(table), np.zeros(len(starts), np.int64)))
+    wrong = int(_event_sums(gap, offsets, local, target, place, frozen(table)))
     if wrong >= 0:
         msg = f"group {wrong} has more electrons in one frame than {out.dtype} can hold; allocate a wider output"
         raise InputError(msg, group=wrong, dtype=str(out.dtype))
 
 
 @numba.njit(nogil=True, cache=True)
-def _event_sums(gap, offsets, local, out, place, table, totals):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba, called once)
+def _event_sums(gap, offsets, local, out, place, table):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
     kind = out.dtype.type
-    wrong = -1
+    wrong = np.int64(-1)
     for i in range(local.size):
         part = gap[offsets[local[i]] : offsets[local[i] + 1]]
-        totals[:] = 0
+        sums = out[place[i]]
         for time in range(table.shape[0]):
             labels = table[time]
             index = np.int64(0)
             for k in range(part.size):
                 index += part[k]
-                if part[k] != ESCAPE:
-                    totals[labels[index]] += 1
-        for group in range(totals.size - 1):
-            value = np.int64(out[place[i], group]) + totals[group]
-            out[place[i], group] = kind(value)
-            if np.int64(kind(value)) != value:
-                wrong = group
+                group = np.int64(labels[index])
+                if part[k] != ESCAPE and group < sums.size:
+                    before = sums[group]
+                    sums[group] = kind(before + kind(1))
+                    if sums[group] <= before:
+                        wrong = group
     return wrong
 
 
