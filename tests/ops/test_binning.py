@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -185,3 +186,15 @@ def test_other_words_for_partial_are_refused(scan):
     """Only two things can become of the last boxes."""
     with pytest.raises(InputError, match="expected 'drop' or 'keep'"):
         stemstore.bin_detector(scan, 2, partial="pad")
+
+
+def test_a_single_frame_and_an_array_in_memory_can_be_binned(scan, counts):
+    """Scan axes may be absent, and so may coordinates and laziness."""
+    frame = stemstore.bin_detector(scan.isel(y=2, x=3), (2, 3))
+    assert frame.dims == ("ky", "kx")
+    expected = boxes(counts, (2, 3), keep=False)
+    np.testing.assert_array_equal(frame, expected[2, 3].astype(int))
+    plain = xr.DataArray(counts[2], dims=("x", "ky", "kx")).transpose("kx", "x", "ky")
+    binned = stemstore.bin_detector(plain, (2, 3))
+    assert not binned.coords
+    np.testing.assert_array_equal(binned, expected[2].astype(int))

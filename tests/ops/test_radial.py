@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -270,3 +271,26 @@ def test_rings_that_mean_nothing_are_refused(scan, options, message):
     """The message says what is wrong and what would do."""
     with pytest.raises(InputError, match=message):
         stemstore.radial_profile(scan, **options)
+
+
+def test_a_single_frame_and_an_array_in_memory_have_profiles(scan, counts):
+    """Scan axes may be absent, and so may coordinates and laziness."""
+    frame = stemstore.radial_profile(scan.isel(y=2, x=3), bins=4)
+    assert frame.dims == ("k",)
+    np.testing.assert_array_equal(frame, stemstore.radial_profile(scan, bins=4)[2, 3])
+    plain = xr.DataArray(counts[2], dims=("x", "ky", "kx"))
+    for name in STATISTICS:
+        found = stemstore.radial_profile(plain, bins=4, statistic=name)
+        expected = stemstore.radial_profile(scan.isel(y=2), bins=4, statistic=name)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    turned = stemstore.radial_profile(plain.transpose("kx", "x", "ky"), bins=4)
+    np.testing.assert_array_equal(turned, stemstore.radial_profile(plain, bins=4))
+
+
+def test_missing_single_frames_have_no_mean(frames_of, counts):
+    """The mark of one selected frame counts like that of a map."""
+    frames, validity = counts.copy(), np.full(counts.shape[:2], 2)
+    frames[2, 3] = validity[2, 3] = 0
+    ds = frames_of(frames, validity)
+    assert np.isnan(stemstore.radial_variance(ds.isel(y=2, x=3), bins=3)).all()
+    assert np.isfinite(stemstore.radial_variance(ds.isel(y=2, x=4), bins=3)).all()
