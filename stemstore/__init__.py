@@ -28,6 +28,7 @@ _FACE = {
     "variance_pattern": ("stemstore.ops.patterns", "variance_pattern"),
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
     "bin_detector": ("stemstore.ops.binning", "bin_detector"),
+    "polar_profile": ("stemstore.ops.polar", "polar_profile"),
     "radial_profile": ("stemstore.ops.radial", "radial_profile"),
     "radial_variance": ("stemstore.ops.radial", "radial_variance"),
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
@@ -68,6 +69,7 @@ __all__ = [
     "mean_pattern",
     "open",
     "point",
+    "polar_profile",
     "radial_profile",
     "radial_variance",
     "readers",
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from stemstore.ops.dpc import dpc
     from stemstore.ops.functions import map_frames
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
+    from stemstore.ops.polar import polar_profile
     from stemstore.ops.radial import radial_profile, radial_variance
     from stemstore.ops.reduce import bin_scan
     from stemstore.ops.rotation import estimate_rotation

@@ -189,20 +189,27 @@ def radial_variance(
 
 def _per_pixel(image: xr.DataArray, rings: Rings, what: str) -> Any:
     """Mean, variance or normalised variance over rings; NaN in missing frames."""
-    import dask.array as da
-
     if what == "mean":
         sums = _moments(image, rings)
-        data = sums / da.from_array(np.where(rings.sizes, rings.sizes, np.nan))
+        data = sums / np.where(rings.sizes, rings.sizes, np.nan)
     else:
         sums = _moments(image, rings, spread=True)
         settle: Any = _variance if what == "variance" else _normalised  # dask's annotations know no NumPy arrays
         axis = sums.ndim - 2
         data = sums.map_blocks(settle, rings.sizes, dtype=np.float64, drop_axis=axis, meta=np.empty((0,) * (axis + 1)))
+    return without_missing(data, image)
+
+
+def without_missing(data: Any, image: xr.DataArray) -> Any:
+    """Put NaN where a frame is missing; `data` has the scan axes of the image first."""
+    import dask.array as da
+
     known = recorded(image)
     if known is None or known.all():
         return data
-    return da.where(da.from_array(known[..., None], chunks=(*data.chunks[:-1], 1)), data, np.nan)
+    behind = (1,) * (data.ndim - known.ndim)
+    flags = da.from_array(known.reshape(known.shape + behind), chunks=data.chunks[: known.ndim] + behind)
+    return da.where(flags, data, np.nan)
 
 
 def _moments(image: xr.DataArray, rings: Rings, *, spread: bool = False) -> Any:

@@ -71,14 +71,18 @@ class Rings:
     def label(self, data: Any, image: xr.DataArray, history: str) -> xr.DataArray:
         """Name the axes of a result (…scan, rings) and describe the rings."""
         result = labelled(data, image, (*scan_dims(image), "k"), history)
+        about = {"units": "count", "long_name": "detector pixels in the ring"}
+        return result.assign_coords(self.coordinates() | {"n_pixels": ("k", self.sizes, about)})
+
+    def coordinates(self) -> dict[str, Any]:
+        """Middles and edges of the rings, along k."""
         about = {"units": self.unit, "long_name": "distance from the centre, middle of the ring"}
         inner, outer = self.edges[:-1], self.edges[1:]
-        return result.assign_coords(
-            k=("k", (inner + outer) / 2, about),
-            k_inner=("k", inner, {"units": self.unit, "long_name": "inner edge, part of the ring"}),
-            k_outer=("k", outer, {"units": self.unit, "long_name": "outer edge, not part of the ring"}),
-            n_pixels=("k", self.sizes, {"units": "count", "long_name": "detector pixels in the ring"}),
-        )
+        return {
+            "k": ("k", (inner + outer) / 2, about),
+            "k_inner": ("k", inner, {"units": self.unit, "long_name": "inner edge, part of the ring"}),
+            "k_outer": ("k", outer, {"units": self.unit, "long_name": "outer edge, not part of the ring"}),
+        }
 
 
 def _even(bins: Any, farthest: float, pixel: float) -> FloatArray:

@@ -144,6 +144,7 @@ def results(ds, mask):
         "moved": stemstore.virtual_image(image, Stripes(), origin=axis).values,
         "com": stemstore.center_of_mass(image).com_x.values,
         "rings": stemstore.radial_profile(image, bins=4).values,
+        "cells": stemstore.polar_profile(image, 3, bins=2).values,
         "speckle": stemstore.radial_variance(image, bins=2).values,
         "boxes": stemstore.bin_detector(image, (min(2, image.sizes["ky"]), 1), partial="keep").values,
         "map": stemstore.map_frames(image, lambda frame: float(frame.max()) + frame.sum()).values,

@@ -37,6 +37,7 @@ NAMES = {
     "mean_pattern",
     "open",
     "point",
+    "polar_profile",
     "radial_profile",
     "radial_variance",
     "readers",
