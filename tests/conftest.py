@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -15,6 +16,11 @@ from stemstore.testing.arrays import ArrayEvents, ArrayFrames
 from stemstore_schemas import Acquisition
 
 SHAPE = (11, 9, 14, 10)
+
+# The first example of a property compiles kernels, and two test processes share two cores: time is no property here.
+hypothesis.settings.register_profile("patient", hypothesis.settings(deadline=None))
+if not os.environ.get("CI"):  # there hypothesis loads its own profile, which repeats the same examples every time
+    hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
