@@ -18,7 +18,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from stemstore.kernels.contract import DetectorRegion, Kernel
 from stemstore.ops.labels import intensity_of
-from stemstore.scan.lazy import ScanSource, cut_axis, cuts, selection_of
+from stemstore.scan.lazy import ScanSource, cut_axis, cuts, selection_of, source_node
 from stemstore.selection import Selection
 
 if TYPE_CHECKING:
@@ -128,9 +128,13 @@ class Layer(dict[Any, Any]):
             data = (array.name, *number, 0, 0) if self.source is None else selection.cut_scan(part)
             self.pieces.append(Piece(block, data, *(None if m is None else m[here] for m in (keep, values))))
         shared = (f"source-{self.name}", f"work-{self.name}")
-        super().__init__(zip(shared, (self.source, self.work), strict=True))
+        super().__init__(zip(shared, (source_node(self.source), self.work), strict=True))
         for piece in self.pieces:
             self[self.work.key(self.name, piece.block)] = (run_piece, *shared, piece.data, piece.keep, piece.values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the bare tasks: a cluster's scheduler has no use for the source."""
+        return dict, (dict(self),)
 
 
 def run_piece(source: ScanSource | None, work: Work, data: Any, keep: BoolArray | None, values: Array | None) -> Array:

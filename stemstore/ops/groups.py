@@ -12,7 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from stemstore.kernels.contract import DetectorRegion, Kernel
 from stemstore.ops.blocks import Work, run_block
-from stemstore.scan.lazy import ScanSource, cuts, selection_of
+from stemstore.scan.lazy import ScanSource, cuts, selection_of, source_node
 from stemstore.selection import Selection
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def map_groups(
     steps = (max(1, per_block // groups[1]), min(groups[1], per_block))
     sizes = tuple(tuple(min(s, n - i) for i in range(0, n, s)) for n, s in zip(groups, steps, strict=True))
     name = "groups-" + tokenize(source.uuid if source else array.name, full.token, kernel_of, factors, keep)
-    graph: dict[Any, Any] = {f"source-{name}": source, f"region-{name}": region}
+    graph: dict[Any, Any] = {f"source-{name}": source_node(source), f"region-{name}": region}
     if source is None:
         array = array.rechunk((*(tuple(n * f for n in s) for s, f in zip(sizes, factors, strict=True)), -1, -1))
     for i, rows in enumerate(cuts(sizes[0])):

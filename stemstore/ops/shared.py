@@ -17,6 +17,7 @@ from dask.base import is_dask_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from stemstore.ops.blocks import Layer, Piece, Work, kept_lengths
+from stemstore.scan.lazy import source_node
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
@@ -123,9 +124,13 @@ class SharedLayer(dict[Any, Any]):
         first = members[0]
         self.name = "shared-" + tokenize(sorted(self.members))
         source, works = f"source-{self.name}", f"works-{self.name}"
-        super().__init__({source: first.source, works: [member.work for member in members]})
+        super().__init__({source: source_node(first.source), works: [member.work for member in members]})
         for number in range(len(first.pieces)):
             self[self.name, number] = (run_together, source, works, [member.pieces[number] for member in members])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the bare tasks, like the layers it stands for."""
+        return dict, (dict(self),)
 
     def part(self, name: str) -> dict[Any, Any]:
         """Tasks in place of a member's own: they pick its results."""

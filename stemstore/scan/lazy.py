@@ -109,7 +109,7 @@ class BlockGraph(Mapping[Any, Any]):
     """The graph of a `ScanArray`: its tasks are made when asked for, so that opening costs nothing per block."""
 
     def __init__(self, name: str, source: ScanSource, selection: Selection, chunks: Chunks) -> None:
-        self.name, self.source, self.selection = name, source, selection
+        self.name, self.node, self.selection = name, source_node(source), selection
         self.source_key = f"source-{name}"
         sizes = iter(chunks)
         self.cuts = [cuts(next(sizes)) if kept else [slice(0, 1)] for kept in selection.kept]
@@ -117,7 +117,7 @@ class BlockGraph(Mapping[Any, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         if key == self.source_key:
-            return self.source
+            return self.node
         if not (isinstance(key, tuple) and len(key) == 1 + len(self.blocks) and key[0] == self.name):
             raise KeyError(key)
         if not all(0 <= i < n for i, n in zip(key[1:], self.blocks, strict=True)):
@@ -140,6 +140,15 @@ def selection_of(array: Any) -> tuple[ScanSource, Selection] | None:
         return None
     selection = array.selection()
     return None if selection is None else (array._source, selection)
+
+
+def source_node(source: ScanSource | None) -> Any:
+    """Give what a graph holds in place of a source: the call that opens it where the tasks run, or the source itself.
+
+    A cluster's scheduler unpickles graphs; it need not reach the data, and a store that has gone is told by the tasks.
+    """
+    opening = getattr(source, "opening", None)
+    return source if opening is None else opening()
 
 
 def read_block(source: ScanSource, selection: Selection) -> Array:

@@ -90,9 +90,14 @@ class StoredFrames:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as url and identity; the other side opens the store once and refuses a replaced one."""
+        function, *arguments = self.opening()
+        return function, tuple(arguments)
+
+    def opening(self) -> tuple[Any, ...]:
+        """Give the call that opens this scan in another process, function first."""
         from stemstore.store.open import reopen
 
-        return reopen, (self.url, self.uuid, self.head.complete)
+        return reopen, self.url, self.uuid, self.head.complete
 
     def read(self, selection: Selection) -> Array:
         """Read the selected frames.

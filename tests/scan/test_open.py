@@ -197,6 +197,13 @@ def test_distributed_workers_run_operations(files):
     with cluster, distributed.Client(cluster):
         np.testing.assert_array_equal(stemstore.virtual_image(ds, mask).compute(), FRAMES.sum((2, 3)))
         np.testing.assert_allclose(stemstore.mean_pattern(ds).compute(), FRAMES.mean((0, 1)))
+        image, pattern = stemstore.compute(stemstore.virtual_image(ds, mask), stemstore.mean_pattern(ds))
+        np.testing.assert_array_equal(image, FRAMES.sum((2, 3)))
+        np.testing.assert_allclose(pattern, FRAMES.mean((0, 1)))
+        moved = stemstore.max_pattern(ds)
+        (files / "dense.zarr").rename(files / "elsewhere.zarr")
+        with pytest.raises((StaleStoreError, NotFoundError), match=r"dense\.zarr"):
+            moved.compute()
 
 
 @pytest.mark.parametrize(
