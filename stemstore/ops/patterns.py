@@ -21,24 +21,42 @@ if TYPE_CHECKING:
 EXACT_SQUARES = 2  # bytes of the widest integers whose squares are summed exactly
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PatternSum:
-    """Kernel: the sum of all frames, exact for integers."""
+class PatternKernel:
+    """What kernels share whose result is patterns: sums from zero on the stored detector, cropped at the end."""
 
-    reduces: Literal["scan"] = "scan"
-    combine: np.ufunc = np.add
+    __slots__ = ()
+
+    @property
+    def reduces(self) -> Literal["scan"]:
+        """Take away the scan axes."""
+        return "scan"
+
+    @property
+    def combine(self) -> np.ufunc:
+        """Add partial patterns."""
+        return np.add
 
     def prepare(self, region: DetectorRegion) -> None:
-        """Need no weights."""
+        """Need no weights on the detector."""
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """One pattern."""
+        """One pattern of exact sums."""
         return region.shape, sum_dtype(dtype)
 
     def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
-        """Make the zeroed stored pattern."""
+        """Make the zeroed stored patterns."""
         del n_positions
-        return np.zeros(region.stored, self.output(dtype, region)[1])
+        shape, wide = self.output(dtype, region)
+        return np.zeros((*shape[: -len(region.stored)], *region.stored), wide)
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Cut out the visible detector."""
+        return region.crop(out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternSum(PatternKernel):
+    """Kernel: the sum of all frames, exact for integers."""
 
     def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
         """Add dense frames."""
@@ -54,20 +72,15 @@ class PatternSum:
 
         events.add(gap, offsets, local, out)
 
-    def finish(self, out: Array, region: DetectorRegion) -> Array:
-        """Cut out the visible detector."""
-        return region.crop(out)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PatternMax:
+class PatternMax(PatternKernel):
     """Kernel: the largest value of every pixel over all frames."""
 
-    reduces: Literal["scan"] = "scan"
-    combine: np.ufunc = np.maximum
-
-    def prepare(self, region: DetectorRegion) -> None:
-        """Need no weights."""
+    @property
+    def combine(self) -> np.ufunc:
+        """Keep the larger values of partial patterns."""
+        return np.maximum
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """One pattern of the scan's own dtype."""
@@ -93,29 +106,14 @@ class PatternMax:
 
         events.maximum(gap, offsets, local, out)
 
-    def finish(self, out: Array, region: DetectorRegion) -> Array:
-        """Cut out the visible detector."""
-        return region.crop(out)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PatternSquares:
+class PatternSquares(PatternKernel):
     """Kernel: the sum of all frames and the sum of their squares, exact for integers of 8 and 16 bits."""
-
-    reduces: Literal["scan"] = "scan"
-    combine: np.ufunc = np.add
-
-    def prepare(self, region: DetectorRegion) -> None:
-        """Need no weights."""
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Two patterns."""
         return (2, *region.shape), sum_dtype(dtype) if dtype.itemsize <= EXACT_SQUARES else np.dtype(np.float64)
-
-    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
-        """Make the zeroed stored patterns."""
-        del n_positions
-        return np.zeros((2, *region.stored), self.output(dtype, region)[1])
 
     def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
         """Add dense frames."""
@@ -133,35 +131,21 @@ class PatternSquares:
         events.add(gap, offsets, local, out[0])
         events.add_squares(gap, offsets, local, out[1])
 
-    def finish(self, out: Array, region: DetectorRegion) -> Array:
-        """Cut out the visible detector."""
-        return region.crop(out)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PatternWeighted:
+class PatternWeighted(PatternKernel):
     """Kernel: the sum of all frames, each times the weight of its position (see `at`), in double precision."""
 
     weight: FloatArray
-    reduces: Literal["scan"] = "scan"
-    combine: np.ufunc = np.add
 
     def at(self, values: FloatArray) -> PatternWeighted:
         """Give the kernel for positions with these weights."""
         return PatternWeighted(np.ascontiguousarray(values, np.float64).reshape(-1))
 
-    def prepare(self, region: DetectorRegion) -> None:
-        """Need no weights on the detector."""
-
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """One pattern."""
         del dtype
         return region.shape, np.dtype(np.float64)
-
-    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
-        """Make the zeroed stored pattern."""
-        del n_positions, dtype
-        return np.zeros(region.stored)
 
     def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
         """Add dense frames."""
@@ -176,10 +160,6 @@ class PatternWeighted:
         from stemstore.kernels import events
 
         events.add_weighted(gap, offsets, local, out, self.weight[place])
-
-    def finish(self, out: Array, region: DetectorRegion) -> Array:
-        """Cut out the visible detector."""
-        return region.crop(out)
 
 
 def mean_pattern(scan: Any, *, roi: Any = None, weights: Any = None) -> xr.DataArray:

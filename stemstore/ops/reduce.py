@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
 from stemstore.ops.groups import map_groups
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+from stemstore.ops.patterns import PatternKernel
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,25 +21,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GroupSum:
+class GroupSum(PatternKernel):
     """Kernel: sums of frames over groups of positions; `group` names the group of every position of the work."""
 
     group: Int64Array
     n_groups: int
-    reduces: Literal["scan"] = "scan"
-    combine: np.ufunc = np.add
-
-    def prepare(self, region: DetectorRegion) -> None:
-        """Need no weights."""
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """One pattern per group."""
         return (self.n_groups, *region.shape), sum_dtype(dtype)
-
-    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
-        """Make the zeroed stored patterns."""
-        del n_positions
-        return np.zeros((self.n_groups, *region.stored), self.output(dtype, region)[1])
 
     def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
         """Add dense frames, group by group."""
@@ -55,10 +46,6 @@ class GroupSum:
 
         for number, chosen in self._by_group(place):
             events.add(gap, offsets, local[chosen], out[number])
-
-    def finish(self, out: Array, region: DetectorRegion) -> Array:
-        """Cut out the visible detector."""
-        return region.crop(out)
 
     def _by_group(self, place: Int64Array) -> list[tuple[int, Array]]:
         groups = self.group[place]
