@@ -130,7 +130,7 @@ def save_overview(path: Path, panels: dict[str, Any], *, step: tuple[float, str]
     step, pixel
         Sampling of scan and detector with their units.
     """
-    figure = pyplot()(figsize=(2.9 * len(panels), 3.1), dpi=DPI, layout="constrained")
+    figure = pyplot()(figsize=(2.9 * len(panels), 3.35), dpi=DPI, layout="constrained")
     for number, (axes, (title, content)) in enumerate(
         zip(figure.subplots(1, len(panels)), panels.items(), strict=True)
     ):
