@@ -43,7 +43,7 @@ _FACE = {
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
     "compute": ("stemstore.ops.shared", "compute"),
     "map_frames": ("stemstore.ops.functions", "map_frames"),
-    "explain": ("stemstore.ops.blocks", "explain"),
+    "explain": ("stemstore.ops.explain", "explain"),
 }
 
 __all__ = [
@@ -88,7 +88,6 @@ if TYPE_CHECKING:
     from stemstore.conversion.inspect import inspect
     from stemstore.conversion.run import convert
     from stemstore.ops.binning import bin_detector
-    from stemstore.ops.blocks import explain
     from stemstore.ops.bragg import find_disks
     from stemstore.ops.colours import com_colours
     from stemstore.ops.com import center_of_mass
@@ -96,6 +95,7 @@ if TYPE_CHECKING:
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
+    from stemstore.ops.explain import explain
     from stemstore.ops.functions import map_frames
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
     from stemstore.ops.polar import polar_profile

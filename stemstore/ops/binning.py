@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
 from stemstore.ops.pieces import in_small_pieces
+from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,8 +10,8 @@ import numpy as np
 from stemstore.errors import InputError
 from stemstore.kernels.disk_plan import DiskOptions, DiskPlan, plan_disks
 from stemstore.kernels.disks import COLUMNS, frame_disks
-from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims, values_of
+from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     import xarray as xr

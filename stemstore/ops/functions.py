@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
+from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from stemstore.kernels.contract import DetectorRegion, Kernel
-from stemstore.ops.blocks import Work, run_block
+from stemstore.scan.blocks import Work, run_block
 from stemstore.scan.lazy import ScanSource, cuts, selection_of, source_node
 from stemstore.selection import Selection
 

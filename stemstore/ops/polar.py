@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
 from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.plane import Centre, offsets
 from stemstore.ops.radial import RingMoments, without_missing
 from stemstore.ops.regions import one_turn
 from stemstore.ops.rings import Rings
+from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     import xarray as xr

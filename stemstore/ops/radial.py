@@ -9,10 +9,10 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
-from stemstore.ops.blocks import map_kernel
 from stemstore.ops.labels import intensity_of, parameters_text, recorded
 from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.rings import Rings
+from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     import xarray as xr

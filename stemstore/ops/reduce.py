@@ -9,9 +9,9 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
+from stemstore.kernels.patterns import PatternKernel
 from stemstore.ops.groups import map_groups
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
-from stemstore.ops.patterns import PatternKernel
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -16,7 +16,7 @@ from dask.base import compute as dask_compute
 from dask.base import is_dask_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from stemstore.ops.blocks import Layer, Piece, Work, kept_lengths
+from stemstore.scan.blocks import Layer, Piece, Work, kept_lengths
 from stemstore.scan.lazy import source_node
 
 if TYPE_CHECKING:

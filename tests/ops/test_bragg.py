@@ -13,8 +13,8 @@ from stemstore.errors import InputError
 from stemstore.kernels.contract import DetectorRegion
 from stemstore.kernels.correlation import disk
 from stemstore.kernels.disk_plan import plan_disks
-from stemstore.ops.blocks import explain
 from stemstore.ops.bragg import DiskKernel, find_disks
+from stemstore.ops.explain import explain
 from stemstore.scan.lazy import ScanArray
 from stemstore.selection import Selection
 

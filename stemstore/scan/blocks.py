@@ -17,7 +17,6 @@ import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 
 from stemstore.kernels.contract import DetectorRegion, Kernel
-from stemstore.ops.labels import intensity_of
 from stemstore.scan.lazy import ScanSource, cut_axis, cuts, selection_of, source_node
 from stemstore.selection import Selection
 
@@ -189,28 +188,6 @@ def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None, values
     needs = [array] if layer.source is None else []
     graph = HighLevelGraph.from_collections(layer.name, layer, needs)
     return _collect(graph, layer.name, layer.work, layer.sizes)
-
-
-def explain(array: Any) -> str:
-    """Say whether operations on an array stream its source (``"fused"``) or go block by block, and why.
-
-    Parameters
-    ----------
-    array
-        A Dataset or DataArray of a scan, or the lazy array itself.
-
-    Returns
-    -------
-    text
-        One line that begins with ``fused`` or ``generic``.
-    """
-    data = getattr(intensity_of(array), "data", array) if hasattr(array, "dims") else array
-    found = selection_of(data)
-    if found is not None:
-        return f"fused: {found[1].n_positions} positions streamed from {type(found[0]).__name__}"
-    if isinstance(data, da.Array):
-        return "generic, because the array is not a plain selection of a scan (its values or axes were changed)"
-    return "generic, because the array is in memory"
 
 
 def _collect(graph: HighLevelGraph, name: str, work: Work, sizes: tuple[tuple[int, ...], ...]) -> da.Array:

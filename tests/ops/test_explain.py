@@ -1,4 +1,4 @@
-"""The bridge says which road an array takes, and refuses what is no scan."""
+"""What road an array takes is said, and what is no scan is refused."""
 
 import numpy as np
 import pytest
