@@ -6,6 +6,7 @@ only.
 
 from stemstore_schemas.acquisition import Acquisition
 from stemstore_schemas.axis import DETECTOR_DIMS, DIMS, FRAME_DIM, SCAN_DIMS, Axis
+from stemstore_schemas.calibration import CalibrationDocument, CalibrationValues, Ellipse
 from stemstore_schemas.counting import CountingDescription, EventEncoding
 from stemstore_schemas.detector import Detector, Sector
 from stemstore_schemas.document import (
@@ -16,6 +17,7 @@ from stemstore_schemas.document import (
     SchemaVersionError,
     SourceMetadata,
     dump_document,
+    load_calibration,
     load_commit,
     load_document,
 )
@@ -43,10 +45,13 @@ __all__ = [
     "UNITS",
     "Acquisition",
     "Axis",
+    "CalibrationDocument",
+    "CalibrationValues",
     "CommitDocument",
     "CountingDescription",
     "Detector",
     "DocumentError",
+    "Ellipse",
     "EventEncoding",
     "FieldMapping",
     "ForeignField",
@@ -65,6 +70,7 @@ __all__ = [
     "dump_document",
     "energy_from_voltage",
     "foreign_fields",
+    "load_calibration",
     "load_commit",
     "load_document",
     "parse_quantity",

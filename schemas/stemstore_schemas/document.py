@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from stemstore_schemas.acquisition import Acquisition
 from stemstore_schemas.axis import Axis, check_axes
+from stemstore_schemas.calibration import CalibrationDocument
 from stemstore_schemas.counting import CountingDescription, EventEncoding
 from stemstore_schemas.detector import Detector
 from stemstore_schemas.provenance import HistoryEntry, SourceFile
@@ -112,6 +113,7 @@ Document = TypeVar("Document", bound=Record)
 DOCUMENTS: dict[str, dict[int, type[Record]]] = {
     "stemstore.scan": {1: ScanDocument},
     "stemstore.commit": {1: CommitDocument},
+    "stemstore.calibration": {1: CalibrationDocument},
 }
 """Every persisted kind with its versions, newest last."""
 
@@ -134,6 +136,11 @@ def load_document(document: Mapping[str, Any]) -> ScanDocument:
 def load_commit(document: Mapping[str, Any]) -> CommitDocument:
     """Check the commit document of a store; errors as for `load_document`."""
     return _load(document, "stemstore.commit", CommitDocument)
+
+
+def load_calibration(document: Mapping[str, Any]) -> CalibrationDocument:
+    """Check the calibration document of a store; errors as for `load_document`."""
+    return _load(document, "stemstore.calibration", CalibrationDocument)
 
 
 def dump_document(document: Record) -> dict[str, Any]:

@@ -67,3 +67,9 @@ PixelPitch = Annotated[Quantity, AfterValidator(_in("mm", "nm"))]
 
 Duration = Annotated[Quantity, AfterValidator(_in("s"))]
 """A quantity in s."""
+
+DetectorStep = Annotated[Quantity, AfterValidator(_in("1/angstrom", "mrad"))]
+"""A quantity in 1/angstrom or mrad: sizes of detector pixels on the diffraction plane."""
+
+PixelPlace = Annotated[Quantity, AfterValidator(_in("pixel"))]
+"""A quantity in stored pixels: places on the detector."""

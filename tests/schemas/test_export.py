@@ -31,7 +31,11 @@ def test_shipped_documents_match_the_models():
 
 def test_there_is_one_document_a_persisted_kind():
     """File names carry kind and version."""
-    assert sorted(json_schemas()) == ["stemstore.commit-v1.json", "stemstore.scan-v1.json"]
+    assert sorted(json_schemas()) == [
+        "stemstore.calibration-v1.json",
+        "stemstore.commit-v1.json",
+        "stemstore.scan-v1.json",
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(json_schemas()))
