@@ -106,6 +106,28 @@ class LocalStorage:
             files = [path for path in below.rglob("*") if path.is_file() and ".tmp-" not in path.name]
         return sorted(path.relative_to(self.folder).as_posix() for path in files)
 
+    def children(self, prefix: str) -> list[str]:
+        """Names in a folder."""
+        path = self._path(prefix)
+        if not path.is_dir():
+            return []
+        with _reading(path):
+            return sorted(entry.name for entry in path.iterdir())
+
+    def move(self, source: str, target: str, last: str) -> None:
+        """Rename a folder; one that has the name already steps aside and is removed once the new one has it."""
+        del last  # a rename brings all files at once
+        new, path = self._path(source), self._path(target)
+        old = path.with_name(f".{path.name}.DELETING-{uuid.uuid4()}")
+        with _reading(new, "rename"):
+            there = path.exists()
+            if there:
+                path.rename(old)
+            new.rename(path)
+            sync_folder(path.parent)
+            if there:
+                shutil.rmtree(old)
+
     def sweep(self) -> None:
         """Remove temporary files that killed writers left."""
         for path in self.folder.rglob(".*.tmp-*"):

@@ -210,12 +210,17 @@ def gap_info(layout: CountedLayout, columns: int, max_multiplicity: int) -> Arra
 
 
 def metadata_objects(document: ScanDocument, arrays: list[ArrayInfo]) -> dict[str, bytes]:
-    """Let zarr write the metadata of a whole store.
+    """Let zarr write the metadata of a whole store; returns as `group_objects`."""
+    return group_objects({ATTRIBUTE: dump_document(document)}, arrays)
+
+
+def group_objects(attributes: dict[str, Any], arrays: list[ArrayInfo]) -> dict[str, bytes]:
+    """Let zarr write the metadata of a group and of all below it.
 
     Returns
     -------
     objects
-        Content of every ``zarr.json`` by key; the one of the root carries the metadata of all others as well.
+        Content of every ``zarr.json`` by key; the one of the group carries the metadata of all others as well.
     """
     import warnings
 
@@ -224,7 +229,7 @@ def metadata_objects(document: ScanDocument, arrays: list[ArrayInfo]) -> dict[st
 
     held: dict[str, Any] = {}
     store = MemoryStore(held)
-    zarr.create_group(store, zarr_format=3, attributes={ATTRIBUTE: dump_document(document)})
+    zarr.create_group(store, zarr_format=3, attributes=attributes)
     for group in sorted({info.path.rpartition("/")[0] for info in arrays} - {""}):
         zarr.create_group(store, path=group, zarr_format=3)
     for info in arrays:

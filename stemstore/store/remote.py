@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.errors import InputError, OptionalDependencyError, StemStoreError
+from stemstore.errors import InputError, NotFoundError, OptionalDependencyError, StemStoreError
 from stemstore.store.extents import batches, merge
 from stemstore.store.refusal import absent, cut_short, refused
 
@@ -109,6 +109,26 @@ class RemoteStorage:
         strip = len(self._path("")) + 1
         return sorted(path[strip:] for path in found)
 
+    def children(self, prefix: str) -> list[str]:
+        """Names directly below a prefix."""
+        self.fs.invalidate_cache()
+        try:
+            with self._asking(prefix):
+                found = self.fs.ls(self._path(prefix), detail=False)
+        except NotFoundError:
+            return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def move(self, source: str, target: str, last: str) -> None:
+        """Copy all objects on the server's side and remove the first ones; `last` is removed first and copied last."""
+        keys = sorted(self.keys(source), key=lambda key: key == f"{source}/{last}")
+        self.delete(f"{target}/{last}")
+        self.delete(target)
+        with self._asking(target, "write"):
+            for key in keys:
+                self.fs.cp_file(self._path(key), self._path(f"{target}{key.removeprefix(source)}"))
+        self.delete(source)
+
     def sweep(self) -> None:
         """Do nothing: unfinished uploads have no name here."""
 
@@ -135,5 +155,5 @@ class RemoteStorage:
             raise
         except FileNotFoundError as error:
             raise absent(where) from error
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter from file systems that are read-only by nature
             raise refused(error, where, verb) from error

@@ -55,6 +55,12 @@ class Storage(Protocol):
     def keys(self, prefix: str) -> list[str]:
         """Keys of all objects below a prefix, sorted."""
 
+    def children(self, prefix: str) -> list[str]:
+        """Names directly below a prefix, sorted; empty where there is nothing."""
+
+    def move(self, source: str, target: str, last: str) -> None:
+        """Bring all below one prefix below another, in place of what is there; the object `last` arrives last."""
+
     def sweep(self) -> None:
         """Remove what killed writers left behind; only while nobody writes."""
 
