@@ -32,6 +32,7 @@ _FACE = {
     "radial_profile": ("stemstore.ops.radial", "radial_profile"),
     "radial_variance": ("stemstore.ops.radial", "radial_variance"),
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
+    "correct": ("stemstore.ops.corrections", "correct"),
     "fit_descan": ("stemstore.ops.descan", "fit_descan"),
     "subtract_descan": ("stemstore.ops.descan", "subtract_descan"),
     "estimate_rotation": ("stemstore.ops.rotation", "estimate_rotation"),
@@ -55,6 +56,7 @@ __all__ = [
     "com_colours",
     "compute",
     "convert",
+    "correct",
     "curl",
     "disk",
     "divergence",
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from stemstore.ops.bragg import find_disks
     from stemstore.ops.colours import com_colours
     from stemstore.ops.com import center_of_mass
+    from stemstore.ops.corrections import correct
     from stemstore.ops.derivatives import curl, divergence
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments

@@ -42,12 +42,15 @@ class Moments:
                 frames.prepare_region(region.stored, stored),
                 events.prepare_region(region.stored, stored),
             )
-        rows, columns = self.positions or tuple(np.arange(n, dtype=np.float64) for n in region.shape)
-        ones = np.ones(region.shape) if self.mask is None else self.mask.astype(np.float64)
-        r, c = ones * rows[:, None], ones * columns[None, :]
-        squares = [r * r, c * c, r * c] if self.second else []
-        weights = region.embed(np.stack([ones, r, c, *squares]))
+        weights = region.embed(self.weights(region.shape))
         return "weights", frames.prepare_weights(weights), events.prepare_weights(weights)
+
+    def weights(self, shape: tuple[int, int]) -> Array:
+        """Weight images of the visible detector whose sums are the moments, (3 or 6, ky, kx), float64."""
+        rows, columns = self.positions or tuple(np.arange(n, dtype=np.float64) for n in shape)
+        ones = np.ones(shape) if self.mask is None else self.mask.astype(np.float64)
+        r, c = ones * rows[:, None], ones * columns[None, :]
+        return np.stack([ones, r, c, *([r * r, c * c, r * c] if self.second else [])])
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Three sums per frame, or six."""

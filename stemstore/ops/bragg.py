@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 
 from stemstore.errors import InputError
+from stemstore.kernels.densified import densified
 from stemstore.kernels.disk_plan import DiskOptions, DiskPlan, plan_disks
 from stemstore.kernels.disks import COLUMNS, frame_disks
+from stemstore.ops.corrections import PixelCorrections, corrected, corrections_of, corrections_text
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims, values_of
+from stemstore.ops.roi import map_of
 from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
@@ -62,16 +65,9 @@ class DiskKernel:
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
     ) -> None:
-        """Make counted frames dense, one by one, and find their disks."""
-        from stemstore.kernels import events
-
-        plan, region = prepared
-        dense = np.zeros((1, region.stored[0] * region.stored[1]), np.uint16)
-        first = np.zeros(1, np.int64)
-        for number, row in enumerate(place):
-            dense[...] = 0
-            events.densify(gap, offsets, local[number : number + 1], dense, first)
-            frame_disks(region.crop(dense.reshape(region.stored)), plan, out[row])
+        """Make counted frames dense, some at a time, and find their disks."""
+        for frames, rows, some in densified(gap, offsets, local, prepared[1].stored):
+            self.frames(frames, rows, out, place[some], prepared)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the lists as they are."""
@@ -86,6 +82,8 @@ def find_disks(
     radius: float | None = None,
     roi: Any | None = None,
     bad_pixels: Any | None = None,
+    dark: Any | None = None,
+    gain: Any | None = None,
     **options: Unpack[DiskOptions],
 ) -> xr.Dataset:
     """Find the Bragg disks of every diffraction pattern.
@@ -105,6 +103,8 @@ def find_disks(
         Positions to look at; all others get no disks and are marked by the coordinate ``processed``.
     bad_pixels : shape (ky, kx), bool
         Pixels to be replaced by the mean of their neighbours.
+    dark, gain : shape (ky, kx)
+        Detector corrections, as in `virtual_image`.
     **options
         See `stemstore.kernels.disk_plan.DiskOptions`: ``min_spacing``, ``edge_boundary``, ``sigma_detect``,
         ``min_abs``, ``significance``, ``min_rel``, ``max_peaks`` …, lengths in pixels; all follow from the radius.
@@ -146,10 +146,11 @@ def find_disks(
         **options,
     )
     keep = _positions(image, roi)
-    table = map_kernel(image.data, DiskKernel(plan), keep)
+    references: PixelCorrections = {"dark": dark, "gain": gain}
+    table = map_kernel(image.data, corrected(DiskKernel(plan), corrections_of(image, references)), keep)
     parameters = {name: value for name, value in asdict(plan.parameters).items() if value is not None}
     source = "synthetic disk" if template is None else f"image of shape {np.shape(template)}"
-    history = parameters_text("find_disks", template=source, **parameters)
+    history = parameters_text("find_disks", template=source, **parameters, **corrections_text(references))
     dims = (*scan_dims(image), DISK_DIM)
     columns = {name: labelled(table[..., n], image, dims, history) for n, name in enumerate(COLUMNS)}
     count = columns["correlation"].notnull().sum(DISK_DIM)
@@ -173,15 +174,7 @@ def _positions(image: xr.DataArray, roi: Any | None) -> BoolArray | None:
     known = recorded(image)
     if roi is None:
         return known
-    if hasattr(roi, "transpose") and hasattr(roi, "dims"):
-        roi = roi.transpose(*scan_dims(image))
-    wanted = np.asarray(values_of(roi))
-    if wanted.shape != image.shape[:-2] or wanted.dtype != bool:
-        msg = (
-            f"roi must be boolean with the shape of the scan {image.shape[:-2]}, got {wanted.dtype} of shape "
-            f"{wanted.shape}; compare an image of the scan with a threshold to make one"
-        )
-        raise InputError(msg, expected=image.shape[:-2], found=wanted.shape)
+    wanted: BoolArray = map_of(image, roi, "roi", bool)
     return wanted if known is None else wanted & known
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from stemstore.kernels.contract import sum_dtype
+from stemstore.kernels.detector_sums import DetectorSums
 from stemstore.kernels.moments import Moments
+from stemstore.ops.corrections import PixelCorrections, corrections_of, corrections_text
 from stemstore.ops.detectors import as_detector, axes_in
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+from stemstore.ops.roi import within
 from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import Array, BoolArray, FloatArray
+    from stemstore.kernels.corrections import Corrections
     from stemstore.ops.detectors import Centre
 
 COMPLETE = 2
@@ -23,7 +27,14 @@ COMPLETE = 2
 
 
 def center_of_mass(
-    scan: Any, *, mask: Any | None = None, center: Centre | None = None, unit: str | None = None, sigma: bool = False
+    scan: Any,
+    *,
+    mask: Any | None = None,
+    center: Centre | None = None,
+    unit: str | None = None,
+    sigma: bool = False,
+    roi: Any = None,
+    **corrections: Unpack[PixelCorrections],
 ) -> xr.Dataset:
     """Measure the centre of mass of every diffraction pattern.
 
@@ -40,6 +51,10 @@ def center_of_mass(
         Unit of `center` and of the result; default: the unit of the detector axes.
     sigma
         Add the standard errors that counting statistics leave.
+    roi : shape (y, x), boolean
+        Positions to look at; the others are not read, and count as missing frames.
+    **corrections
+        ``dark``, ``gain`` and ``bad_pixels``, of shape (ky, kx), as in `virtual_image`; `mask` applies after them.
 
     Returns
     -------
@@ -51,7 +66,7 @@ def center_of_mass(
     Raises
     ------
     InputError
-        The mask does not fit the detector.
+        The mask, the region of interest or a correction does not fit.
     CalibrationMissingError
         The unit needs a calibration that the scan lacks.
 
@@ -68,21 +83,31 @@ def center_of_mass(
 
     from stemstore.scan.coordinates import optic_axis
 
-    image = intensity_of(scan)
+    image = within(intensity_of(scan), roi)
     region = None if mask is None else _boolean(as_detector(mask).weights(image))
     axes = axes_in(image, unit)
     even = all(_evenly_spaced(axis) for axis in axes)
-    sums = map_kernel(image.data, Moments(region, None if even else axes, sigma))
-    total = sums[..., 0].astype(sum_dtype(image.dtype))
+    pixels = corrections_of(image, corrections)
+    known = recorded(image)
+    kernel = Moments(region, None if even else axes, sigma)
+    sums = _sums(image, kernel, pixels, known)
+    total = sums[..., 0].astype(sum_dtype(image.dtype) if pixels is None else np.float64)
     if center is None:
         center = (optic_axis(image, "ky", unit), optic_axis(image, "kx", unit))
     there = total > 0
-    known = recorded(image)
     if known is not None:
         there = there & da.from_array(known, chunks=total.chunks)
     units = unit or image.coords["ky"].attrs.get("units", "pixel") if "ky" in image.coords else "pixel"
     shown = None if mask is None else as_detector(mask).describe()
-    history = parameters_text("center_of_mass", mask=shown, center=center, unit=units, sigma=sigma or None)
+    history = parameters_text(
+        "center_of_mass",
+        mask=shown,
+        center=center,
+        unit=units,
+        sigma=sigma or None,
+        roi=None if roi is None else "given",
+        **corrections_text(corrections),
+    )
     scales = [
         (float(axis[1] - axis[0]) if len(axis) > 1 else 0.0, float(axis[0])) if even else (1.0, 0.0) for axis in axes
     ]
@@ -101,6 +126,15 @@ def center_of_mass(
     variables["total"] = labelled(total, image, scan_dims(image), history).rename("total")
     variables["total"].attrs |= {"units": image.attrs.get("units", "count"), "long_name": "intensity under the mask"}
     return xr.Dataset(variables, attrs={"history": history})
+
+
+def _sums(image: xr.DataArray, kernel: Moments, corrections: Corrections | None, known: BoolArray | None) -> Any:
+    """Moments of raw frames, or of corrected ones: these are sums under corrected weights."""
+    if corrections is None:
+        return map_kernel(image.data, kernel, None if known is None or known.all() else known)
+    weights, offsets = corrections.fold(kernel.weights((image.sizes["ky"], image.sizes["kx"])))
+    sums = map_kernel(image.data, DetectorSums(weights), known)
+    return sums if offsets is None else sums - offsets
 
 
 def _errors(

@@ -67,6 +67,18 @@ def recorded(image: xr.DataArray) -> BoolArray | None:
     return np.asarray(valid != 0)
 
 
+def without_missing(data: Any, image: xr.DataArray) -> Any:
+    """Put NaN where a frame is missing; `data` has the scan axes of the image first."""
+    import dask.array as da
+
+    known = recorded(image)
+    if known is None or known.all():
+        return data
+    behind = (1,) * (data.ndim - known.ndim)
+    flags = da.from_array(known.reshape(known.shape + behind), chunks=data.chunks[: known.ndim] + behind)
+    return da.where(flags, data, np.nan)
+
+
 def labelled(data: Any, image: xr.DataArray, dims: tuple[str, ...], history: str) -> xr.DataArray:
     """Name the axes of a result and carry over what still holds.
 

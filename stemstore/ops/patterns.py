@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.patterns import PatternMax, PatternSquares, PatternSum, PatternWeighted
-from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+from stemstore.ops.corrections import CorrectionOptions, corrected, corrections_of, corrections_text
+from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded
+from stemstore.ops.roi import map_of
 from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import Array, BoolArray, FloatArray
+    from stemstore.kernels.corrections import Corrections
 
 
-def mean_pattern(scan: Any, *, roi: Any = None, weights: Any = None) -> xr.DataArray:
+def mean_pattern(
+    scan: Any, *, roi: Any = None, weights: Any = None, **corrections: Unpack[CorrectionOptions]
+) -> xr.DataArray:
     """Average all diffraction patterns of a scan (position-averaged pattern).
 
     Parameters
@@ -30,6 +35,8 @@ def mean_pattern(scan: Any, *, roi: Any = None, weights: Any = None) -> xr.DataA
     weights : shape (y, x), real
         How much each position counts, an image for example; the sum of weighted patterns is divided by the sum of the
         weights. Positions of weight 0 take no part.
+    **corrections
+        ``dark``, ``gain``, ``bad_pixels`` and ``mask``, as in `virtual_image`.
 
     Returns
     -------
@@ -49,34 +56,35 @@ def mean_pattern(scan: Any, *, roi: Any = None, weights: Any = None) -> xr.DataA
     the scan and one pattern.
     """
     image = intensity_of(scan)
+    pixels, text = corrections_of(image, corrections), corrections_text(corrections)
     if weights is None:
         keep, n_frames = _chosen(image, roi, "mean")
-        data = map_kernel(image.data, PatternSum(), keep) / n_frames
-        return _pattern(data, image, "mean_pattern", "mean pattern", n_frames)
+        data = _corrected(map_kernel(image.data, PatternSum(), keep) / n_frames, pixels)
+        return _pattern(data, image, "mean_pattern", "mean pattern", n_frames, text)
     weight = _weights(image, weights)
-    region = weight != 0 if roi is None else _map_of(image, roi, "roi", bool) & (weight != 0)
+    region = weight != 0 if roi is None else map_of(image, roi, "roi", bool) & (weight != 0)
     keep, n_frames = _chosen(image, region, "mean")
     total = float(weight[keep].sum())
     if not np.isfinite(total) or total == 0:
         msg = f"the weights add up to {total:g}, so that there is no mean; give finite weights with another sum"
         raise InputError(msg, key="weights", found=total)
-    data = map_kernel(image.data, PatternWeighted(np.zeros(0)), keep, weight) / total
-    result = _pattern(data, image, "mean_pattern", "weighted mean pattern", n_frames)
+    data = _corrected(map_kernel(image.data, PatternWeighted(np.zeros(0)), keep, weight) / total, pixels)
+    result = _pattern(data, image, "mean_pattern", "weighted mean pattern", n_frames, text)
     result.attrs["weight"] = total
     return result
 
 
-def max_pattern(scan: Any, *, roi: Any = None) -> xr.DataArray:
+def max_pattern(scan: Any, *, roi: Any = None, **corrections: Unpack[CorrectionOptions]) -> xr.DataArray:
     """Take the largest value of every detector pixel over all patterns of a scan.
 
     Parameters
     ----------
-    scan, roi
+    scan, roi, **corrections
         As in `mean_pattern`.
 
     Returns
     -------
-    pattern : dims (ky, kx), dtype of the scan, lazy
+    pattern : dims (ky, kx), dtype of the scan (float64 with corrections), lazy
         Missing frames are left out.
 
     Raises
@@ -86,10 +94,11 @@ def max_pattern(scan: Any, *, roi: Any = None) -> xr.DataArray:
     """
     image = intensity_of(scan)
     keep, n_frames = _chosen(image, roi, "maximum")
-    return _pattern(map_kernel(image.data, PatternMax(), keep), image, "max_pattern", "maximum pattern", n_frames)
+    data = map_kernel(image.data, corrected(PatternMax(), corrections_of(image, corrections)), keep)
+    return _pattern(data, image, "max_pattern", "maximum pattern", n_frames, corrections_text(corrections))
 
 
-def variance_pattern(scan: Any, *, roi: Any = None) -> xr.DataArray:
+def variance_pattern(scan: Any, *, roi: Any = None, **corrections: Unpack[CorrectionOptions]) -> xr.DataArray:
     """Measure how much every detector pixel varies from pattern to pattern of a scan.
 
     For counted electrons without structure the variance equals the mean (Poisson); more tells of speckle or Bragg
@@ -97,7 +106,7 @@ def variance_pattern(scan: Any, *, roi: Any = None) -> xr.DataArray:
 
     Parameters
     ----------
-    scan, roi
+    scan, roi, **corrections
         As in `mean_pattern`.
 
     Returns
@@ -118,14 +127,15 @@ def variance_pattern(scan: Any, *, roi: Any = None) -> xr.DataArray:
     1e-16 times the squared mean. Memory per thread: one decoded piece of the scan and two patterns.
     """
     image = intensity_of(scan)
-    if image.dtype.kind in "iu" and image.dtype.itemsize == 8:  # noqa: PLR2004 (bytes; their squares fit no type)
+    pixels = corrections_of(image, corrections)
+    if pixels is None and image.dtype.kind in "iu" and image.dtype.itemsize == 8:  # noqa: PLR2004 (bytes; their squares fit no type)
         msg = f"the variance of {image.dtype} pixels cannot be summed; convert them with scan.astype('float64')"
         raise InputError(msg, found=str(image.dtype))
     keep, n_frames = _chosen(image, roi, "variance")
-    sums = map_kernel(image.data, PatternSquares(), keep)
+    sums = map_kernel(image.data, corrected(PatternSquares(), pixels), keep)
     settle: Any = _variance  # dask's annotations know no NumPy arrays
     data = sums.map_blocks(settle, n_frames, dtype=np.float64, drop_axis=0, meta=np.empty((0, 0)))
-    result = _pattern(data, image, "variance_pattern", "variance of patterns", n_frames)
+    result = _pattern(data, image, "variance_pattern", "variance of patterns", n_frames, corrections_text(corrections))
     result.attrs["units"] = f"{result.attrs['units']}^2"
     return result
 
@@ -134,7 +144,7 @@ def _chosen(image: xr.DataArray, roi: Any, what: str) -> tuple[BoolArray | None,
     """Which positions take part in a pattern (None for all), and how many these are."""
     keep = recorded(image)
     if roi is not None:
-        region = _map_of(image, roi, "roi", bool)
+        region = map_of(image, roi, "roi", bool)
         keep = region if keep is None else region & keep
     n_frames = int(np.prod(image.shape[:-2])) if keep is None else int(keep.sum())
     if n_frames == 0:
@@ -145,27 +155,9 @@ def _chosen(image: xr.DataArray, roi: Any, what: str) -> tuple[BoolArray | None,
 
 
 def _weights(image: xr.DataArray, weights: Any) -> FloatArray:
-    given = _map_of(image, weights, "weights", np.float64)
+    given = map_of(image, weights, "weights", np.float64)
     known = recorded(image)
     return given if known is None else np.where(known, given, 0.0)
-
-
-def _map_of(image: xr.DataArray, given: Any, name: str, kind: Any) -> Array:
-    """Give the values of a map of the scan; its dims may be in any order."""
-    import xarray as xr
-
-    if isinstance(given, xr.DataArray) and set(given.dims) == set(scan_dims(image)):
-        given = given.transpose(*scan_dims(image))
-    values = np.asarray(getattr(given, "values", given))
-    fits = values.dtype == bool if kind is bool else values.dtype.kind in "biuf"
-    if not fits or values.shape != image.shape[:-2]:
-        what = "boolean, such as image > 100" if kind is bool else "of real numbers"
-        msg = (
-            f"{name} is a map of the scan's shape {image.shape[:-2]}, {what}; got {values.dtype} of shape "
-            f"{values.shape}. Select the same positions from both"
-        )
-        raise InputError(msg, key=name, found=values.shape, expected=image.shape[:-2])
-    return values.astype(kind)
 
 
 def _variance(sums: Array, n_frames: int) -> FloatArray:
@@ -183,7 +175,17 @@ def _variance(sums: Array, n_frames: int) -> FloatArray:
     return np.asarray((squares * n_frames - total * total) / divisor, dtype=np.float64)
 
 
-def _pattern(data: Any, image: xr.DataArray, name: str, title: str, n_frames: int) -> xr.DataArray:
-    result = labelled(data, image, ("ky", "kx"), parameters_text(name, n_frames=n_frames))
+def _corrected(pattern: Any, corrections: Corrections | None) -> Any:
+    """Correct a mean: corrections are linear, so that the mean of corrected frames is the corrected mean."""
+    if corrections is None:
+        return pattern
+    apply: Any = corrections.apply  # dask's annotations know no NumPy arrays
+    return pattern.map_blocks(apply, dtype=np.float64, meta=np.empty((0, 0)))
+
+
+def _pattern(
+    data: Any, image: xr.DataArray, name: str, title: str, n_frames: int, text: dict[str, str]
+) -> xr.DataArray:
+    result = labelled(data, image, ("ky", "kx"), parameters_text(name, n_frames=n_frames, **text))
     result.attrs |= {"units": image.attrs.get("units", "count"), "long_name": title, "n_frames": n_frames}
     return result.rename(name)

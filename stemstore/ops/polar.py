@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
+from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims, without_missing
 from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.plane import Centre, offsets
-from stemstore.ops.radial import RingMoments, without_missing
+from stemstore.ops.radial import RingMoments
 from stemstore.ops.regions import one_turn
 from stemstore.ops.rings import Rings
 from stemstore.scan.blocks import map_kernel

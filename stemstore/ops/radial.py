@@ -9,7 +9,7 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
-from stemstore.ops.labels import intensity_of, parameters_text, recorded
+from stemstore.ops.labels import intensity_of, parameters_text, without_missing
 from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.rings import Rings
 from stemstore.scan.blocks import map_kernel
@@ -198,18 +198,6 @@ def _per_pixel(image: xr.DataArray, rings: Rings, what: str) -> Any:
         axis = sums.ndim - 2
         data = sums.map_blocks(settle, rings.sizes, dtype=np.float64, drop_axis=axis, meta=np.empty((0,) * (axis + 1)))
     return without_missing(data, image)
-
-
-def without_missing(data: Any, image: xr.DataArray) -> Any:
-    """Put NaN where a frame is missing; `data` has the scan axes of the image first."""
-    import dask.array as da
-
-    known = recorded(image)
-    if known is None or known.all():
-        return data
-    behind = (1,) * (data.ndim - known.ndim)
-    flags = da.from_array(known.reshape(known.shape + behind), chunks=data.chunks[: known.ndim] + behind)
-    return da.where(flags, data, np.nan)
 
 
 def _moments(image: xr.DataArray, rings: Rings, *, spread: bool = False) -> Any:

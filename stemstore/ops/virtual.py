@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
 from stemstore.kernels.detector_sums import DetectorSums
+from stemstore.ops.corrections import CorrectionOptions, corrected, corrections_of, corrections_text
 from stemstore.ops.detectors import Detector, as_detector
-from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
+from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims, without_missing
 from stemstore.ops.moved import MovedSums
 from stemstore.ops.origin import Movement
+from stemstore.ops.roi import within
 from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import Array
+    from stemstore.kernels.corrections import Corrections
 
 
-def virtual_image(scan: Any, detector: Any, *, origin: Any = None) -> Any:
+def virtual_image(
+    scan: Any, detector: Any, *, origin: Any = None, roi: Any = None, **corrections: Unpack[CorrectionOptions]
+) -> Any:
     """Sum every diffraction pattern under a virtual detector.
 
     Parameters
@@ -38,19 +43,26 @@ def virtual_image(scan: Any, detector: Any, *, origin: Any = None) -> Any:
         maps (ky, kx) of places on the detector axes. Units are those of the maps' attribute ``units``, else of the
         detector axes. Detectors move by whole pixels: the distance from the optic axis, rounded half to even. Values
         at missing frames do not matter.
+    roi : shape (y, x), boolean
+        Positions to look at; the others are not read, and count as missing frames.
+    **corrections
+        ``dark``, ``gain``, ``bad_pixels`` and ``mask``, all of shape (ky, kx): frames are corrected to
+        ``(raw - dark) x gain``, bad pixels are replaced by the mean of their good neighbours, and pixels outside the
+        mask (a boolean array or a detector) count as zero; see `stemstore.ops.corrections.CorrectionOptions`. They are
+        put into the weights: the image is as fast, and the scan stays a plain selection.
 
     Returns
     -------
     image : dims (y, x)
         Lazy DataArray; a Dataset with a variable per name for a dict. Boolean detectors on integer data give exact
-        integer sums (uint64 or int64), anything else float64 or complex128. Missing frames give 0, NaN where the
-        pixels are floats, and are marked by the coordinate ``valid``.
+        integer sums (uint64 or int64), anything else (also ``dark``, ``gain`` or ``bad_pixels``) float64 or complex128.
+        Missing frames give 0 in integer images, NaN in others, and are marked by the coordinate ``valid``.
 
     Raises
     ------
     InputError
         A detector covers no pixel, has the wrong shape or contains NaN; the origin has another shape than the scan, is
-        not finite, or lies far outside the detector.
+        not finite, or lies far outside the detector; the region of interest or a correction does not fit.
     CalibrationMissingError
         A detector is given in a unit that the scan has no calibration for.
 
@@ -68,46 +80,76 @@ def virtual_image(scan: Any, detector: Any, *, origin: Any = None) -> Any:
     """
     import xarray as xr
 
-    image = intensity_of(scan)
+    image = within(intensity_of(scan), roi)
     movement = None if origin is None else Movement.of(image, origin)
-    if not isinstance(detector, dict):
-        return _images(image, {"virtual_image": detector}, movement)[0]
-    if not detector:
+    pixels = corrections_of(image, corrections)
+    named = detector if isinstance(detector, dict) else {"virtual_image": detector}
+    if not named:
         msg = "the dict of detectors is empty; give at least one, such as {'bright_field': disk(10)}"
         raise InputError(msg, found=detector)
-    images = _images(image, detector, movement)
-    return xr.Dataset(dict(zip(detector, images, strict=True)))
-
-
-def _images(image: xr.DataArray, detectors: dict[str, Any], movement: Movement | None) -> list[xr.DataArray]:
-    """Compute all detectors of one kind (exact masks; other weights) in one pass each."""
-    shapes = {name: as_detector(given) for name, given in detectors.items()}
-    weights = {n: shape.weights(image) if movement is None else movement.weights(shape) for n, shape in shapes.items()}
-    columns: dict[str, Any] = {}
-    masks = [name for name, w in weights.items() if w.dtype == bool]
-    others = [name for name, w in weights.items() if w.dtype != bool]
-    if masks:
-        data = _sums(image, np.stack([weights[name] for name in masks]), movement)
-        data = data.astype(sum_dtype(image.dtype))  # a selection that repeats pixels sums in float64, exactly
-        columns |= {name: data[..., number] for number, name in enumerate(masks)}
-    if others:
-        data = _sums(image, np.stack([part for name in others for part in _real_parts(weights[name])]), movement)
-        number = 0
-        for name in others:
-            columns[name] = data[..., number]
-            number += 1
-            if weights[name].dtype.kind == "c":
-                columns[name] = columns[name] + 1j * data[..., number]
-                number += 1
+    shapes = {name: as_detector(given) for name, given in named.items()}
     moved = None if movement is None else movement.describe()
-    return [_labelled(columns[name], image, name, shapes[name], moved) for name in detectors]
+    text = {"origin": moved, "roi": None if roi is None else "given", **corrections_text(corrections)}
+    columns = _Sums(image, movement, pixels).images(shapes)
+    images = {name: _labelled(columns[name], image, name, shape, text) for name, shape in shapes.items()}
+    return xr.Dataset(images) if isinstance(detector, dict) else images["virtual_image"]
 
 
-def _sums(image: xr.DataArray, weights: Array, movement: Movement | None) -> Any:
-    """Sum every frame under several weight images, at rest or moved; the last axis counts them."""
-    if movement is None:
-        return map_kernel(image.data, DetectorSums(weights))
-    return map_kernel(image.data, MovedSums.of(weights, movement), values=movement.shift)
+class _Sums:
+    """Sums of the frames of a scan under several detectors, at rest or moved, of raw or corrected pixels."""
+
+    def __init__(self, image: xr.DataArray, movement: Movement | None, corrections: Corrections | None) -> None:
+        self.image, self.movement, self.corrections = image, movement, corrections
+        known = recorded(image)
+        self.keep = None if known is None or known.all() else known
+
+    def images(self, shapes: dict[str, Detector]) -> dict[str, Any]:
+        """Compute all detectors of one kind (exact masks; other weights) in one pass each."""
+        weights = {name: self._weights(shape) for name, shape in shapes.items()}
+        exact = self.corrections is None or self.corrections.only_mask
+        masks = [name for name, w in weights.items() if w.dtype == bool and exact]
+        others = [name for name in weights if name not in masks]
+        columns: dict[str, Any] = {}
+        if masks:
+            data = self._under(np.stack([weights[name] for name in masks]))
+            kind = np.dtype(np.float64) if self.image.dtype.kind == "f" else sum_dtype(self.image.dtype)
+            data = data.astype(kind)  # a selection that repeats pixels sums in float64, exactly
+            columns |= {name: data[..., number] for number, name in enumerate(masks)}
+        if others:
+            data = self._under(np.stack([part for name in others for part in _real_parts(weights[name])]))
+            number = 0
+            for name in others:
+                columns[name] = data[..., number]
+                number += 1
+                if weights[name].dtype.kind == "c":
+                    columns[name] = columns[name] + 1j * data[..., number]
+                    number += 1
+        return columns
+
+    def _weights(self, shape: Detector) -> Array:
+        """Weights of a detector; one without a pixel inside the mask is refused."""
+        weights = shape.weights(self.image) if self.movement is None else self.movement.weights(shape)
+        mask = None if self.corrections is None or self.movement is not None else self.corrections.mask
+        if mask is not None and not weights[mask].any():
+            msg = f"{shape.describe()} covers no pixel inside the mask; give another detector, or a wider mask"
+            raise InputError(msg, key="mask", found=shape.describe())
+        return weights
+
+    def _under(self, weights: Array) -> Any:
+        """Sum every frame under several real weight images; the last axis counts them."""
+        data = self.image.data
+        if self.movement is not None:
+            kernel = corrected(MovedSums.of(weights, self.movement), self.corrections)
+            return self._settled(map_kernel(data, kernel, self.keep, self.movement.shift))
+        if self.corrections is None:
+            return self._settled(map_kernel(data, DetectorSums(weights), self.keep))
+        folded, offsets = self.corrections.fold(weights)
+        sums = map_kernel(data, DetectorSums(folded), self.keep)
+        return self._settled(sums if offsets is None else sums - offsets)
+
+    def _settled(self, sums: Any) -> Any:
+        """Put NaN at missing frames where the sums are floats."""
+        return without_missing(sums, self.image) if sums.dtype.kind == "f" else sums
 
 
 def _real_parts(weights: Array) -> list[Array]:
@@ -116,8 +158,10 @@ def _real_parts(weights: Array) -> list[Array]:
     return [weights.astype(np.float64)]
 
 
-def _labelled(data: Any, image: xr.DataArray, name: str, detector: Detector, moved: str | None) -> xr.DataArray:
-    history = parameters_text("virtual_image", detector=detector.describe(), origin=moved)
+def _labelled(
+    data: Any, image: xr.DataArray, name: str, detector: Detector, text: dict[str, str | None]
+) -> xr.DataArray:
+    history = parameters_text("virtual_image", detector=detector.describe(), **text)
     result = labelled(data, image, scan_dims(image), history)
     result.attrs |= {"units": image.attrs.get("units", "count"), "long_name": detector.describe()}
     return result.rename(name)

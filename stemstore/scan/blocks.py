@@ -23,6 +23,8 @@ from stemstore.selection import Selection
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray
 
+    Values = Array | tuple[Array, ...] | None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
@@ -40,7 +42,7 @@ class Work:
         """Prepare the kernel once, on the client."""
         return cls(kernel, region, kernel.prepare(region), dtype, *kernel.output(dtype, region))
 
-    def at(self, values: Array | None) -> Work:
+    def at(self, values: Values) -> Work:
         """Give the work for a piece whose positions have these values, where the kernel takes any."""
         kernel: Any = self.kernel
         return self if values is None else replace(self, kernel=kernel.at(values))
@@ -66,8 +68,8 @@ class Work:
 class PositionKernel(Kernel, Protocol):
     """A kernel that needs values of its own for every position: where a detector is, how much a frame counts."""
 
-    def at(self, values: Array) -> PositionKernel:
-        """Give the kernel for positions with these values, (…positions, …)."""
+    def at(self, values: Any) -> PositionKernel:
+        """Give the kernel for positions with these values: an array (…positions, …), or a tuple of such arrays."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +89,7 @@ class Piece:
     block: tuple[int, ...]
     data: Any
     keep: BoolArray | None
-    values: Array | None
+    values: Values
 
 
 class Layer(dict[Any, Any]):
@@ -105,7 +107,7 @@ class Layer(dict[Any, Any]):
         Extents of the pieces along the scan axes that are kept.
     """
 
-    def __init__(self, array: da.Array, kernel: Kernel, keep: BoolArray | None, values: Array | None) -> None:
+    def __init__(self, array: da.Array, kernel: Kernel, keep: BoolArray | None, values: Values) -> None:
         found = selection_of(array)
         self.source: ScanSource | None = None if found is None else found[0]
         selection = Selection.full(array.shape) if found is None else found[1]
@@ -125,7 +127,7 @@ class Layer(dict[Any, Any]):
             here = tuple(p for p, k in zip(part, kept, strict=True) if k)
             block = tuple(i for i, k in zip(number, kept, strict=True) if k)
             data = (array.name, *number, 0, 0) if self.source is None else selection.cut_scan(part)
-            self.pieces.append(Piece(block, data, *(None if m is None else m[here] for m in (keep, values))))
+            self.pieces.append(Piece(block, data, _part(keep, here), _part(values, here)))
         shared = (f"source-{self.name}", f"work-{self.name}")
         super().__init__(zip(shared, (source_node(self.source), self.work), strict=True))
         for piece in self.pieces:
@@ -136,7 +138,7 @@ class Layer(dict[Any, Any]):
         return dict, (dict(self),)
 
 
-def run_piece(source: ScanSource | None, work: Work, data: Any, keep: BoolArray | None, values: Array | None) -> Array:
+def run_piece(source: ScanSource | None, work: Work, data: Any, keep: BoolArray | None, values: Values) -> Array:
     """Task: stream a part of the source through the kernel, or run it over a NumPy block."""
     work = work.at(values)
     if source is None:
@@ -162,7 +164,7 @@ def run_block(block: Array, work: Work, keep: BoolArray | None) -> Array:
     return work.shape_result(out, scan)
 
 
-def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None, values: Array | None = None) -> da.Array:
+def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None, values: Values = None) -> da.Array:
     """Run a kernel over a lazy array, detector axes last.
 
     Parameters
@@ -174,7 +176,8 @@ def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None, values
     keep : shape (…scan), optional
         False for positions to leave out (their rows stay zero; they add nothing to a reduction over the scan).
     values : shape (…scan, …), optional
-        What a `PositionKernel` is to know about each position; the values of a piece travel with its task.
+        What a `PositionKernel` is to know about each position, an array or a tuple of arrays; the values of a piece
+        travel with its task.
 
     Returns
     -------
@@ -201,6 +204,13 @@ def _collect(graph: HighLevelGraph, name: str, work: Work, sizes: tuple[tuple[in
     if work.kernel.combine is np.maximum:
         return partial.max(axis=axes)
     return partial.sum(axis=axes, dtype=work.result_dtype)
+
+
+def _part(values: Any, here: tuple[slice, ...]) -> Any:
+    """Give what belongs to some positions: of an array, of each of several arrays, or nothing."""
+    if isinstance(values, tuple):
+        return tuple(one[here] for one in values)
+    return None if values is None else values[here]
 
 
 def _token(*parts: Any) -> str:

@@ -186,7 +186,7 @@ def test_events_give_the_disks_of_their_dense_frames(scan: xr.Dataset) -> None:
 @pytest.mark.parametrize("roi", [np.ones((4, 3), bool), np.ones((3, 4))])
 def test_a_region_that_does_not_fit_is_refused(scan: xr.Dataset, roi: np.ndarray) -> None:
     """Wrong shape and wrong type of the region say what is expected."""
-    with pytest.raises(InputError, match=r"roi must be boolean with the shape of the scan \(3, 4\)"):
+    with pytest.raises(InputError, match=r"roi is a map of the scan's shape \(3, 4\), boolean"):
         find_disks(scan, radius=6, roi=roi)
 
 

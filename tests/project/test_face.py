@@ -23,6 +23,7 @@ NAMES = {
     "com_colours",
     "compute",
     "convert",
+    "correct",
     "curl",
     "disk",
     "divergence",
