@@ -20,12 +20,14 @@ from stemstore_schemas.document import (
     load_calibration,
     load_commit,
     load_document,
+    load_result,
 )
 from stemstore_schemas.electron import energy_from_voltage, wavelength
 from stemstore_schemas.mapping import MAPPINGS, FieldMapping, ForeignField, foreign_fields
 from stemstore_schemas.provenance import HistoryEntry, SourceFile
 from stemstore_schemas.quantity import Quantity
 from stemstore_schemas.record import ValueSource
+from stemstore_schemas.result import ResultDocument
 from stemstore_schemas.units import (
     UNITS,
     Unit,
@@ -58,6 +60,7 @@ __all__ = [
     "FrameCounts",
     "HistoryEntry",
     "Quantity",
+    "ResultDocument",
     "ScanDocument",
     "SchemaVersionError",
     "Sector",
@@ -73,6 +76,7 @@ __all__ = [
     "load_calibration",
     "load_commit",
     "load_document",
+    "load_result",
     "parse_quantity",
     "parse_scaled_unit",
     "parse_unit",

@@ -13,6 +13,7 @@ from stemstore_schemas.counting import CountingDescription, EventEncoding
 from stemstore_schemas.detector import Detector
 from stemstore_schemas.provenance import HistoryEntry, SourceFile
 from stemstore_schemas.record import FreeDocument, Instant, Integer, Record, Uuid
+from stemstore_schemas.result import ResultDocument
 
 
 class DocumentError(ValueError):
@@ -113,6 +114,7 @@ Document = TypeVar("Document", bound=Record)
 DOCUMENTS: dict[str, dict[int, type[Record]]] = {
     "stemstore.scan": {1: ScanDocument},
     "stemstore.commit": {1: CommitDocument},
+    "stemstore.result": {1: ResultDocument},
     "stemstore.calibration": {1: CalibrationDocument},
 }
 """Every persisted kind with its versions, newest last."""
@@ -141,6 +143,11 @@ def load_commit(document: Mapping[str, Any]) -> CommitDocument:
 def load_calibration(document: Mapping[str, Any]) -> CalibrationDocument:
     """Check the calibration document of a store; errors as for `load_document`."""
     return _load(document, "stemstore.calibration", CalibrationDocument)
+
+
+def load_result(document: Mapping[str, Any]) -> ResultDocument:
+    """Check the document of a saved result; errors as for `load_document`."""
+    return _load(document, "stemstore.result", ResultDocument)
 
 
 def dump_document(document: Record) -> dict[str, Any]:

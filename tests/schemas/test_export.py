@@ -34,6 +34,7 @@ def test_there_is_one_document_a_persisted_kind():
     assert sorted(json_schemas()) == [
         "stemstore.calibration-v1.json",
         "stemstore.commit-v1.json",
+        "stemstore.result-v1.json",
         "stemstore.scan-v1.json",
     ]
 
