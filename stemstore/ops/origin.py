@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.ops.labels import recorded, scan_dims
-from stemstore.ops.plane import DIMS, axis_in, optic_axis_in, pixel_axis, pixel_step, to_pixel
+from stemstore.ops.plane import DIMS
 from stemstore.ops.shapes import Detector, Weights
+from stemstore.scan.coordinates import axis_in, pixel_axis, pixel_step
+from stemstore.scan.origins import displacements, require_finite
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from stemstore._types import Array, FloatArray, Int64Array
 
 FARTHEST = 4  # detectors that an origin may lie away; further ones are mistakes and would need huge tables
-COM = ("com_y", "com_x")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,9 @@ class Movement:
         if 0 in image.shape[-2:]:
             msg = f"the selection has a detector of {image.shape[-2:]} pixels; select some"
             raise InputError(msg, found=image.shape)
-        shift = np.stack([_shift(image, name, part) for name, part in zip(DIMS, _maps(origin), strict=True)], axis=-1)
+        shift = np.stack(
+            [_shift(image, name, part) for name, part in zip(DIMS, displacements(image, origin), strict=True)], axis=-1
+        )
         axes: dict[str, Any] = {}
         places = []
         for number, name in enumerate(DIMS):
@@ -81,64 +83,15 @@ class Movement:
         return f"moved by {', '.join(spans)} pixels"
 
 
-def _maps(origin: Any) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
-    """Give the maps along ky and kx, and whether they count from the optic axis."""
-    import xarray as xr
-
-    if isinstance(origin, xr.Dataset):
-        missing = [name for name in COM if name not in origin]
-        if missing:
-            msg = (
-                f"the dataset of origins lacks {missing}; give one with com_y and com_x (from center_of_mass or a fit "
-                "to it), or a pair of maps (ky, kx)"
-            )
-            raise InputError(msg, key="origin", found=list(origin.data_vars))
-        return (origin[COM[0]], True), (origin[COM[1]], True)
-    if not isinstance(origin, (tuple, list)) or len(origin) != len(DIMS):
-        msg = f"an origin is a pair of maps (ky, kx) or a Dataset with com_y and com_x, not {type(origin).__name__}"
-        raise InputError(msg, key="origin", found=type(origin).__name__)
-    return (origin[0], False), (origin[1], False)
-
-
-def _shift(image: xr.DataArray, name: str, given: tuple[Any, bool]) -> Int64Array:
+def _shift(image: xr.DataArray, name: str, pixels: FloatArray) -> Int64Array:
     """Whole pixels that the origin of each position lies away from the optic axis."""
-    values, relative = given
-    unit = values.attrs.get("units") if hasattr(values, "attrs") else None
-    moved = _values(values, image, name)
-    if relative:
-        pixels = moved / pixel_step(image, name, unit)
-    else:
-        pixels = to_pixel(image, name, unit, moved) - to_pixel(image, name, unit, optic_axis_in(image, name, unit))
-    known = recorded(image)
-    needed = np.ones(pixels.shape, bool) if known is None else known
-    wrong = needed & ~np.isfinite(pixels)
-    if wrong.any():
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        msg = f"the origin along {name} is not finite at {int(wrong.sum())} positions, first at {first}; fit it first"
-        raise InputError(msg, key="origin", position=first)
-    pixels = np.where(needed, pixels, 0.0)
+    pixels = np.where(require_finite(pixels, image, name), pixels, 0.0)
     limit = FARTHEST * max(image.sizes[name], int(_stored_size(image, name)))
     if np.abs(pixels).max(initial=0.0) > limit:
         far = float(pixels.flat[int(np.argmax(np.abs(pixels)))])
         msg = f"an origin lies {far:.6g} pixels from the optic axis along {name}, more than {limit}; check its unit"
         raise InputError(msg, key="origin", found=far, expected=limit)
     return np.rint(pixels).astype(np.int64)
-
-
-def _values(values: Any, image: xr.DataArray, name: str) -> FloatArray:
-    import xarray as xr
-
-    scan = scan_dims(image)
-    if isinstance(values, xr.DataArray) and set(values.dims) == set(scan):
-        values = values.transpose(*scan)
-    array = np.asarray(getattr(values, "values", values), dtype=np.float64)
-    if array.shape != image.shape[:-2]:
-        msg = (
-            f"the origin along {name} has shape {array.shape}, but the scan is {image.shape[:-2]}; give a value for "
-            "each position, and select the same positions from both"
-        )
-        raise InputError(msg, key="origin", found=array.shape, expected=image.shape[:-2])
-    return array
 
 
 def _stored_size(image: xr.DataArray, name: str) -> int:

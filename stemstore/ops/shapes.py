@@ -9,19 +9,9 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.ops import regions
-from stemstore.ops.plane import (
-    DIMS,
-    Centre,
-    axes_in,
-    axis_in,
-    inhabited,
-    offsets,
-    pixel_axis,
-    pixel_size,
-    span,
-    to_pixel,
-)
+from stemstore.ops.plane import DIMS, Centre, axes_in, inhabited, offsets, pixel_size, span
 from stemstore.ops.regions import Antialias, Edges
+from stemstore.scan.coordinates import axis_in, pixel_axis, to_pixel
 
 if TYPE_CHECKING:
     import xarray as xr

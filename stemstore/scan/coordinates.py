@@ -109,12 +109,73 @@ def unit_factor(own: str, unit: str, beam_energy: float | None, axis: str) -> fl
 
 
 def optic_axis(image: xr.DataArray, name: str, unit: str | None) -> float:
-    """Where the optic axis lies on a detector axis: zero once calibrated, the middle of the frame before."""
+    """Where the optic axis lies on a detector axis.
+
+    Zero once calibrated; before, the pixel that was stated (attribute ``optic_axis``), else the middle of the frame.
+    """
     coordinate = image.coords.get(name)
     attrs = {} if coordinate is None else coordinate.attrs
     own = attrs.get("units", "pixel")
     if own == "pixel":
+        if "optic_axis" in attrs:
+            return float(attrs["optic_axis"])
         return (int(attrs.get("stored_size", image.sizes[name])) - 1) / 2
     if unit == "pixel":
         return float(-attrs["origin"] / attrs["step"])
     return 0.0
+
+
+def axis_in(image: xr.DataArray, name: str, unit: str | None) -> FloatArray:
+    """Give one detector axis in a unit; without a coordinate it counts pixels.
+
+    Raises
+    ------
+    CalibrationMissingError
+        The scan cannot be expressed in that unit.
+    """
+    coordinate = image.coords.get(name)
+    if coordinate is None:
+        size = image.sizes[name]
+        if unit in (None, "pixel"):
+            return np.arange(size, dtype=np.float64)
+        msg = f"axis {name!r} has no coordinate, so {unit!r} cannot be used; give the numbers with unit='pixel'"
+        raise CalibrationMissingError(msg, key=name)
+    return convert_axis(coordinate, image, unit)
+
+
+def pixel_axis(image: xr.DataArray, name: str) -> FloatArray:
+    """Give the stored pixel number of every visible row or column, or plain counting where it is not known."""
+    number = image.coords.get(f"{name}_pixel")
+    if number is not None:
+        return np.asarray(number.values, dtype=np.float64)
+    return np.arange(image.sizes[name], dtype=np.float64)
+
+
+def pixel_step(image: xr.DataArray, name: str, unit: str | None) -> float:
+    """Give the distance of neighbouring stored pixels in a unit; negative where the axis runs backwards."""
+    axis, pixels = axis_in(image, name, unit), pixel_axis(image, name)
+    far = int(np.argmax(np.abs(pixels - pixels[0]))) if len(pixels) else 0
+    if far:
+        return float((axis[far] - axis[0]) / (pixels[far] - pixels[0]))
+    attrs = image.coords[name].attrs if name in image.coords else {}
+    own = attrs.get("units", "pixel")
+    if unit == "pixel" or own == "pixel":
+        return 1.0
+    factor = 1.0 if unit in (None, own) else unit_factor(own, str(unit), image.attrs.get("beam_energy_keV"), name)
+    return float(attrs.get("step", 1.0)) * factor
+
+
+def to_pixel(image: xr.DataArray, name: str, unit: str | None, values: Any) -> Any:
+    """Turn places on a detector axis, given in a unit, into stored pixel numbers (not rounded)."""
+    axis, pixels = axis_in(image, name, unit), pixel_axis(image, name)
+    if not len(axis):
+        return values
+    return (values - axis[0]) / pixel_step(image, name, unit) + pixels[0]
+
+
+def from_pixel(image: xr.DataArray, name: str, unit: str | None, pixels: Any) -> Any:
+    """Turn stored pixel numbers (not whole) of a detector axis into places in a unit."""
+    axis, own = axis_in(image, name, unit), pixel_axis(image, name)
+    if not len(axis):
+        return pixels
+    return axis[0] + (pixels - own[0]) * pixel_step(image, name, unit)
