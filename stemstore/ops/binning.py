@@ -10,7 +10,6 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
-from stemstore.ops.pieces import in_small_pieces
 from stemstore.scan.blocks import map_kernel
 
 if TYPE_CHECKING:
@@ -125,9 +124,7 @@ def bin_detector(scan: Any, factor: int | tuple[int, int], *, partial: Partial =
         msg = f"partial is {partial!r}; expected 'drop' or 'keep' for boxes that the detector does not fill"
         raise InputError(msg, key="partial", found=partial, expected=("drop", "keep"))
     kernel = BoxSums(factors, partial)
-    n_boxes = math.prod(-(-n // f) for n, f in zip(image.shape[-2:], factors, strict=True))
-    n_bytes = n_boxes * box_dtype(image.dtype, math.prod(factors)).itemsize
-    data = map_kernel(in_small_pieces(image.data, n_bytes), kernel)
+    data = map_kernel(image.data, kernel)
     shown = _box_coordinates(image, factors, data.shape[-2:])
     result = labelled(
         data, shown, (*scan_dims(image), "ky", "kx"), parameters_text("bin_detector", factor=factors, partial=partial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -20,7 +19,6 @@ from stemstore.ops.labels import (
     values_of,
     without_missing,
 )
-from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.roi import within
 from stemstore.scan.blocks import map_kernel
 
@@ -161,8 +159,7 @@ def map_frames(
     known = recorded(image)
     keep = None if known is None or known.all() else known
     whole = corrected(kernel, corrections_of(image, corrections))
-    result_bytes = math.prod(kernel.shape) * kernel.dtype.itemsize
-    data = map_kernel(in_small_pieces(image.data, result_bytes), whole, keep, values)
+    data = map_kernel(image.data, whole, keep, values)
     text = parameters_text("map_frames", function=getattr(function, "__name__", "?"), **corrections_text(corrections))
     data = without_missing(data, image) if data.dtype.kind in "fc" else data
     return labelled(data, image, (*scan_dims(image), *names), text)

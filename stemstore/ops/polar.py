@@ -8,7 +8,6 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims, without_missing
-from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.plane import Centre, offsets
 from stemstore.ops.radial import RingMoments
 from stemstore.ops.regions import one_turn
@@ -80,7 +79,7 @@ def polar_profile(
     labels = _cells(rings.labels, offsets(image, center, unit), int(n_angles))
     shape = (len(rings), int(n_angles))
     n_cells = shape[0] * shape[1]
-    sums = map_kernel(in_small_pieces(image.data, 8 * n_cells), RingMoments(labels, n_cells))
+    sums = map_kernel(image.data, RingMoments(labels, n_cells))
     data = sums.reshape((*sums.shape[:-1], *shape))
     sizes = np.bincount(labels[labels >= 0], minlength=n_cells).reshape(shape)
     if statistic == "mean":

@@ -10,7 +10,6 @@ import numpy as np
 from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
 from stemstore.ops.labels import intensity_of, parameters_text, without_missing
-from stemstore.ops.pieces import in_small_pieces
 from stemstore.ops.rings import Rings
 from stemstore.scan.blocks import map_kernel
 
@@ -202,8 +201,7 @@ def _per_pixel(image: xr.DataArray, rings: Rings, what: str) -> Any:
 
 def _moments(image: xr.DataArray, rings: Rings, *, spread: bool = False) -> Any:
     """Give sums over rings, (…scan, rings), or sums and squared deviations, (…scan, 2, rings)."""
-    n_bytes = (16 if spread else 8) * len(rings)
-    return map_kernel(in_small_pieces(image.data, n_bytes), RingMoments(rings.labels, len(rings), spread))
+    return map_kernel(image.data, RingMoments(rings.labels, len(rings), spread))
 
 
 def _variance(sums: FloatArray, sizes: Int64Array) -> FloatArray:

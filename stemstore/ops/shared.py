@@ -7,15 +7,17 @@ Each operation builds its own tasks, one per partition of the scan. Where severa
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import dask
 import numpy as np
 from dask.base import compute as dask_compute
 from dask.base import is_dask_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 
+from stemstore.config import memory_budget, n_workers
+from stemstore.ops.projection import Projection, passes_of
 from stemstore.scan.blocks import Layer, Piece, Work, kept_lengths
 from stemstore.scan.lazy import source_node
 
@@ -96,11 +98,17 @@ def compute(*results: Any, **options: Any) -> tuple[Any, ...]:
     computed
         The same objects with NumPy data, in the same order, equal to what each would give by itself.
 
+    Raises
+    ------
+    MemoryBudgetError
+        The results themselves, with one thread, exceed the budget; nothing is read.
+
     Notes
     -----
     Only operations that stream their source share a pass, and only those over the same selection of positions of the
     same scan; everything else runs as it would alone (see `stemstore.explain`). Memory per thread: one decoded piece of
-    the scan, and the outputs of all operations for one partition.
+    the scan, and the outputs of all operations for one partition. Where all threads together would exceed the budget
+    (``STEMSTORE_MAX_MEMORY``, 768 MiB by default), fewer are used.
 
     Examples
     --------
@@ -110,10 +118,14 @@ def compute(*results: Any, **options: Any) -> tuple[Any, ...]:
     ...     stemstore.virtual_image(ds, stemstore.disk(5)), stemstore.center_of_mass(ds)
     ... )
     """
+    projection = Projection.of(results)
+    wanted = options.get("num_workers") or n_workers()
+    workers = projection.workers(wanted, memory_budget())
     lazy = [result.__dask_graph__() for result in results if is_dask_collection(result)]
-    shared = [SharedLayer(members) for members in _groups(lazy)]
+    shared = [SharedLayer(layers) for layers in passes_of(lazy) if len(layers) > 1 and layers[0].source is not None]
     ready = [_with(shared, result) if is_dask_collection(result) else result for result in results]
-    return dask_compute(*ready, **options)
+    with dask.config.set({"num_workers": workers} if workers < wanted else {}):
+        return dask_compute(*ready, **options)
 
 
 class SharedLayer(dict[Any, Any]):
@@ -139,17 +151,6 @@ class SharedLayer(dict[Any, Any]):
             member.work.key(name, piece.block): (operator.getitem, (self.name, number), place)
             for number, piece in enumerate(member.pieces)
         }
-
-
-def _groups(graphs: list[Any]) -> list[list[Layer]]:
-    """Layers that read the same positions of the same data, where there are several."""
-    found: dict[str, dict[str, Layer]] = defaultdict(dict)
-    for graph in graphs:
-        for layer in graph.layers.values():
-            mapping = getattr(layer, "mapping", layer)
-            if isinstance(mapping, Layer) and mapping.source is not None:
-                found[mapping.reads][mapping.name] = mapping
-    return [list(members.values()) for members in found.values() if len(members) > 1]
 
 
 def _with(shared: list[SharedLayer], result: Any) -> Any:

@@ -9,6 +9,7 @@ kernel may get values of its own for every position.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,8 @@ from dask.highlevelgraph import HighLevelGraph
 
 from stemstore.kernels.contract import DetectorRegion, Kernel
 from stemstore.scan.lazy import ScanSource, cut_axis, cuts, selection_of, source_node
+from stemstore.scan.order import in_stored_order
+from stemstore.scan.pieces import in_small_pieces
 from stemstore.selection import Selection
 
 if TYPE_CHECKING:
@@ -51,6 +54,14 @@ class Work:
     def per_position(self) -> bool:
         """Whether the result has a row per scan position."""
         return self.kernel.reduces == "detector"
+
+    def result_bytes(self, positions: int) -> int:
+        """Bytes of the results of a task of so many positions."""
+        n = math.prod(self.behind) * self.result_dtype.itemsize
+        if self.per_position:
+            return n * positions
+        visible, stored = math.prod(self.region.shape), math.prod(self.region.stored)
+        return n * stored // max(1, visible)  # patterns are summed on the stored detector
 
     def key(self, name: str, block: tuple[int, ...]) -> tuple[Any, ...]:
         """Graph key of the result of one piece of the scan."""
@@ -105,6 +116,8 @@ class Layer(dict[Any, Any]):
         One per task.
     sizes
         Extents of the pieces along the scan axes that are kept.
+    piece_bytes, result_bytes, shared_bytes
+        What a task holds at once: decoded pixels, its own results, and tables that all tasks share.
     """
 
     def __init__(self, array: da.Array, kernel: Kernel, keep: BoolArray | None, values: Values) -> None:
@@ -128,6 +141,10 @@ class Layer(dict[Any, Any]):
             block = tuple(i for i, k in zip(number, kept, strict=True) if k)
             data = (array.name, *number, 0, 0) if self.source is None else selection.cut_scan(part)
             self.pieces.append(Piece(block, data, _part(keep, here), _part(values, here)))
+        largest = math.prod(max((c.stop - c.start for c in along), default=0) for along in cut)
+        self.piece_bytes = self._piece_bytes(array, largest)
+        self.result_bytes = self.work.result_bytes(largest)
+        self.shared_bytes = _nbytes(self.work.prepared)
         shared = (f"source-{self.name}", f"work-{self.name}")
         super().__init__(zip(shared, (source_node(self.source), self.work), strict=True))
         for piece in self.pieces:
@@ -136,6 +153,16 @@ class Layer(dict[Any, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the bare tasks: a cluster's scheduler has no use for the source."""
         return dict, (dict(self),)
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of all pieces."""
+        return math.prod(sum(along) for along in self.sizes)
+
+    def _piece_bytes(self, array: da.Array, positions: int) -> int:
+        frame = math.prod(self.work.region.stored) * array.dtype.itemsize
+        # a source decodes about as much at a time as one of its dask blocks holds; a dask block is there as a whole
+        return frame * (positions if self.source is None else min(positions, math.prod(self.source.chunk)))
 
 
 def run_piece(source: ScanSource | None, work: Work, data: Any, keep: BoolArray | None, values: Values) -> Array:
@@ -187,10 +214,12 @@ def map_kernel(array: Any, kernel: Kernel, keep: BoolArray | None = None, values
     array = array if isinstance(array, da.Array) else da.from_array(np.asarray(array))
     if selection_of(array) is None:
         array = array.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
-    layer = Layer(array, kernel, keep, values)
+    array, order = in_stored_order(array, kernel)
+    layer = Layer(in_small_pieces(array, kernel), kernel, order.sort(keep), order.sort(values))
     needs = [array] if layer.source is None else []
     graph = HighLevelGraph.from_collections(layer.name, layer, needs)
-    return _collect(graph, layer.name, layer.work, layer.sizes)
+    result = _collect(graph, layer.name, layer.work, layer.sizes)
+    return order.restore(result) if layer.work.per_position else result
 
 
 def _collect(graph: HighLevelGraph, name: str, work: Work, sizes: tuple[tuple[int, ...], ...]) -> da.Array:
@@ -204,6 +233,13 @@ def _collect(graph: HighLevelGraph, name: str, work: Work, sizes: tuple[tuple[in
     if work.kernel.combine is np.maximum:
         return partial.max(axis=axes)
     return partial.sum(axis=axes, dtype=work.result_dtype)
+
+
+def _nbytes(tables: Any) -> int:
+    """Bytes of what a kernel prepared: arrays, or containers of them."""
+    if isinstance(tables, (tuple, list)):
+        return sum(_nbytes(one) for one in tables)
+    return int(getattr(tables, "nbytes", 0))
 
 
 def _part(values: Any, here: tuple[slice, ...]) -> Any:

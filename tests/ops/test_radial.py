@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import stemstore
 from stemstore.errors import CalibrationMissingError, InputError
-from stemstore.ops import pieces
+from stemstore.scan import pieces
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
 from stemstore.sources.streaming import scan_source

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stemstore.scan.lazy import ScanArray, ScanSource, selection_of
+from stemstore.kernels.contract import DetectorRegion
+from stemstore.scan.lazy import ScanArray, ScanSource, selection_of, source_node
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,10 @@ class SmallPieces:
         uuid = f"{source.uuid} in pieces of {partition}"
         return cls(source, source.shape, source.dtype, uuid, tuple(partition), source.chunk)
 
+    def opening(self) -> tuple[Any, ...]:
+        """Give the call that makes this source where the tasks run, function first."""
+        return SmallPieces, source_node(self.source), self.shape, self.dtype, self.uuid, self.partition, self.chunk
+
     def read(self, selection: Selection) -> Array:
         """Read the selected pixels."""
         return self.source.read(selection)
@@ -52,22 +57,24 @@ class SmallPieces:
         return self.source.run(selection, kernel, prepared, keep)
 
 
-def in_small_pieces(array: Any, n_bytes: int) -> Any:
+def in_small_pieces(array: Any, kernel: Kernel) -> Any:
     """Give an array on smaller units of work where the results of one task would be too large.
 
-    A shard of sparse events may hold a whole scan, whose binned frames or profiles fill the memory.
+    A shard of sparse events may hold a whole scan, whose binned frames, profiles or lists of disks fill the memory.
 
     Parameters
     ----------
     array
         A scan's lazy array; any other comes back as it is.
-    n_bytes
-        Size of the result for one position.
+    kernel
+        The operation.
     """
     found = selection_of(array)
-    if found is None:
+    if found is None or kernel.reduces != "detector":
         return array
     source, selection = found
+    behind, dtype = kernel.output(source.dtype, DetectorRegion.of(selection))
+    n_bytes = math.prod(behind) * dtype.itemsize
     positions = max(1, OUTPUT_BYTES // max(1, n_bytes))
     if math.prod(source.partition) <= positions:
         return array
