@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import InputError, ScanWarning
 from stemstore.scan.calibration import Calibration, complete_axes
+from stemstore.scan.stated import ATTRIBUTES, apply_values
 
 if TYPE_CHECKING:
     import os
@@ -16,14 +17,6 @@ if TYPE_CHECKING:
 
     from stemstore.scan.lazy import ScanSource
     from stemstore_schemas import Acquisition, Axis
-
-ATTRIBUTES = {
-    "beam_energy": "beam_energy_keV",
-    "semi_convergence_angle": "semi_convergence_angle_mrad",
-    "camera_length": "camera_length_mm",
-    "dwell_time": "dwell_time_s",
-    "scan_rotation": "scan_rotation_deg",
-}
 
 
 def open_scan(
@@ -111,13 +104,13 @@ def build(
     import numpy as np
     import xarray as xr
 
+    import stemstore.scan.accessor  # noqa: F401  (registers ``result.stem``)
     from stemstore.scan.coordinates import scan_coordinates
     from stemstore.scan.lazy import ScanArray, require_classic_arrays
     from stemstore.selection import Selection
 
     require_classic_arrays()
-    acquisition = calibration.acquisition(acquisition)
-    axes = complete_axes(axes, source.shape, acquisition, calibration)
+    axes = complete_axes(axes, source.shape, acquisition)
     dims = tuple(axis.name for axis in axes)
     attrs = {"units": "count", "long_name": "intensity", **scan_attributes(acquisition, source)}
     array = ScanArray(source, Selection.full(source.shape))
@@ -129,7 +122,8 @@ def build(
     image = xr.DataArray(array, dims=dims, coords=coords, attrs=attrs, name="intensity")
     if acquisition.flyback_columns and not flyback:
         image = image.isel(x=slice(None, image.sizes["x"] - acquisition.flyback_columns))
-    return image.to_dataset().assign_attrs(source_url=url, **scan_attributes(acquisition, source))
+    dataset = image.to_dataset().assign_attrs(source_url=url, **scan_attributes(acquisition, source))
+    return apply_values(dataset, calibration.values())
 
 
 def scan_attributes(acquisition: Acquisition, source: ScanSource) -> dict[str, Any]:
