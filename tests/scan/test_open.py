@@ -134,9 +134,9 @@ def test_axes_of_the_files_are_used():
         ({"scan_step": (1, 2, 3)}, "pair"),
         ({"detector_step": "3 bananas"}, "bananas"),
         ({"beam_energy": "fast"}, "beam_energy"),
-        ({"detector_center": (1, 2)}, "detector_step"),
+        ({"detector_step": "1 nm"}, "1 nm"),
     ],
-    ids=["negative", "triple", "unit", "text", "centre"],
+    ids=["negative", "triple", "unit", "text", "kind"],
 )
 def test_calibrations_that_make_no_sense_are_refused(files, options, match):
     """The message names the option."""
