@@ -17,8 +17,8 @@ class ResultDocument(Record):
     scan: Uuid = Field(description="Identity of the scan in whose store it lies.")
     name: str = Field(min_length=1, description="Name of the result: its group is derived/<name>.")
     form: Literal["array", "dataset"] = Field(description="Whether one labelled array was saved or several together.")
-    array: str | None = Field(default=None, description="Stored name of the one array; null for a dataset.")
     array_name: str | None = Field(default=None, description="Name that the one array had itself, if any.")
+    variables: list[str] = Field(min_length=1, description="Arrays of the group that are data; one if form is array.")
     coordinates: list[str] = Field(default=[], description="Arrays of the group that are coordinates.")
     texts: list[str] = Field(
         default=[], description="Coordinates that are texts: their values number the attribute `labels`."
@@ -32,8 +32,8 @@ class ResultDocument(Record):
 
     @model_validator(mode="after")
     def _check_form(self) -> "ResultDocument":
-        if (self.form == "array") != (self.array is not None):
-            msg = f"form is {self.form!r} with array {self.array!r}; one array is named, a dataset names none"
+        if self.form == "array" and len(self.variables) != 1:
+            msg = f"form is 'array' with variables {self.variables}; expected one"
             raise ValueError(msg)
         if odd := sorted(set(self.texts) - set(self.coordinates)):
             msg = f"texts {odd} are no coordinates; expected some of {self.coordinates}"

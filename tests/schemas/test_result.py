@@ -22,7 +22,7 @@ UUID = "0b7c6f3e-7a1d-4f0e-9c6a-2f6d5b1a9e10"
 
 
 def result(**changes):
-    known = {"uuid": UUID, "scan": UUID, "name": "adf", "form": "array", "array": "result", "time": TIME}
+    known = {"uuid": UUID, "scan": UUID, "name": "adf", "form": "array", "variables": ["adf"], "time": TIME}
     return ResultDocument(**(known | changes))
 
 
@@ -35,11 +35,12 @@ def test_results_survive_json():
     jsonschema.validate(json.loads(text), json_schemas()["stemstore.result-v1.json"])
 
 
-@pytest.mark.parametrize(("form", "array"), [("array", None), ("dataset", "image")])
-def test_form_and_array_agree(form, array):
-    """One array is named, a dataset names none."""
-    with pytest.raises(ValidationError, match=f"form is '{form}' with array {array!r}"):
-        result(form=form, array=array)
+def test_one_array_is_one_variable():
+    """An array has one variable, a dataset has at least one."""
+    with pytest.raises(ValidationError, match=r"form is 'array' with variables \['a', 'b'\]; expected one"):
+        result(variables=["a", "b"])
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        result(form="dataset", variables=[])
 
 
 def test_texts_are_coordinates():
