@@ -2,7 +2,8 @@
 
 `ScanArray` is the only subclass of dask in the package. Indexing and rechunking compose a `Selection` and give another
 `ScanArray`; every other dask operation is inherited and gives an ordinary dask array of NumPy blocks. Operations ask
-`selection_of` whether an array still is a plain selection of a source; if so they may stream the source itself.
+`selection_of` whether an array still is a plain selection of a source; if so they may stream the source itself. So do
+the sums, means and maxima of `reductions`, and picking single positions (`picking`).
 
 The selection counts only while the array has the name it was built with. In-place changes (item assignment, ``out=``)
 rename the array, so that a changed array is never mistaken for its source.
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from stemstore.kernels.contract import Kernel
 
 Chunks = tuple[tuple[int, ...], ...]
+
+STREAMED = {np.sum: "sum", np.mean: "mean", np.max: "max"}
+"""NumPy functions (xarray's reductions end in them) that may stream like the methods of the same name."""
 
 
 @runtime_checkable
@@ -95,6 +99,46 @@ class ScanArray(da.Array):
         normal = da.core.normalize_chunks(chunks, self.shape, dtype=self.dtype, previous_chunks=self.chunks)
         return ScanArray(self._source, selection, normal)
 
+    @property
+    def vindex(self) -> Any:
+        """Pick single positions: ``array.vindex[[0, 5], [3, 1]]``; a lazy selection again, with the positions first."""
+        from dask.utils import IndexCallable
+
+        return IndexCallable(self._picked)
+
+    def _picked(self, key: Any) -> da.Array:
+        from stemstore.scan.picking import pick
+
+        picked = pick(self, key)
+        return super().vindex[key] if picked is None else picked
+
+    def sum(self, *args: Any, **keywords: Any) -> da.Array:
+        """Sum over some axes; streams its source where `reductions` can."""
+        result = self._streamed("sum", args, keywords)
+        return super().sum(*args, **keywords) if result is None else result
+
+    def mean(self, *args: Any, **keywords: Any) -> da.Array:
+        """Average over some axes; streams its source where `reductions` can."""
+        result = self._streamed("mean", args, keywords)
+        return super().mean(*args, **keywords) if result is None else result
+
+    def max(self, *args: Any, **keywords: Any) -> da.Array:
+        """Find the largest values along some axes; streams its source where `reductions` can."""
+        result = self._streamed("max", args, keywords)
+        return super().max(*args, **keywords) if result is None else result
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func is np.moveaxis and _stay(*args[1:], **kwargs):
+            return self  # xarray ends its pointwise selections so
+        name = STREAMED.get(func)
+        result = self._streamed(name, args[1:], kwargs) if name and args and args[0] is self else None
+        return super().__array_function__(func, types, args, kwargs) if result is None else result
+
+    def _streamed(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> da.Array | None:
+        from stemstore.scan.reductions import streamed
+
+        return streamed(self, name, args, keywords)
+
     def copy(self) -> da.Array:
         """Give the same lazy array again."""
         selection = self.selection()
@@ -132,6 +176,11 @@ class BlockGraph(Mapping[Any, Any]):
 
     def __len__(self) -> int:
         return 1 + int(np.prod(self.blocks, dtype=np.int64))
+
+
+def _stay(source: Any = None, destination: Any = None, **_: Any) -> bool:
+    """Whether axes that are to be moved are already where they belong."""
+    return all(isinstance(axes, (list, tuple, range)) for axes in (source, destination)) and [*source] == [*destination]
 
 
 def selection_of(array: Any) -> tuple[ScanSource, Selection] | None:
