@@ -9,8 +9,6 @@ import numba
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 import stemstore
 from stemstore.scan.lazy import ScanArray, selection_of
@@ -112,45 +110,3 @@ def test_reversed_data_under_old_coordinates_are_computed_as_they_are(array):
     image = xr.DataArray(array[::-1], dims=("y", "x", "ky", "kx"), coords={"y": np.arange(11)})
     sums = stemstore.virtual_image(image, np.ones(SHAPE[2:], bool))
     np.testing.assert_array_equal(sums, FRAMES[::-1].sum((2, 3)))
-
-
-STEPS = {
-    "slice": lambda x, n: x.isel(y=slice(n, None)),
-    "stride": lambda x, n: x.isel(x=slice(None, None, 1 + n)),
-    "reverse": lambda x, n: x.isel(y=slice(None, None, -1)),
-    "fancy": lambda x, n: x.isel(x=[n % x.sizes["x"], 0, 0]),
-    "flags": lambda x, n: x.isel(y=np.arange(x.sizes["y"]) % (n + 1) == 0),
-    "detector": lambda x, n: x.isel(ky=slice(n, None), kx=slice(0, -n or None)),
-    "label": lambda x, n: x.sel(y=[x.y.values[-1]]) if x.indexes["y"].is_unique and x.sizes["y"] else x,
-    "twice": lambda x, n: x * 2,
-    "where": lambda x, n: x.where(x > n, 0).astype(x.dtype),
-    "chunk": lambda x, n: x.chunk({"y": n + 1}),
-    "swap": lambda x, n: x.transpose("x", "y", "ky", "kx").transpose("y", "x", "ky", "kx"),
-    "copy": lambda x, n: x.copy(deep=True),
-    "load": lambda x, n: x.copy().load().chunk({"y": 2}),
-    "persist": lambda x, n: x.persist(),
-    "roll": lambda x, n: x.roll(x=n),
-    "join": lambda x, n: xr.concat([x.isel(y=slice(None, 1)), x], dim="y"),
-}
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 3)), max_size=4))
-def test_operations_equal_numpy_after_any_chain_of_steps(steps):
-    """A virtual image and the mean pattern are right whatever was done to the array before."""
-    source = FrameScan(ArrayFrames(FRAMES))
-    source.chunk, source.partition = (4, 4), (4, 9)
-    coords = {"y": np.arange(11.0), "x": np.arange(9.0), "ky": np.arange(14.0), "kx": np.arange(10.0)}
-    dims = ("y", "x", "ky", "kx")
-    lazy = xr.DataArray(ScanArray(source, Selection.full(SHAPE)), dims=dims, coords=coords)
-    plain = xr.DataArray(FRAMES, dims=dims, coords=coords)
-    for name, number in steps:
-        lazy, plain = STEPS[name](lazy, number), STEPS[name](plain.copy(), number)
-    assume(plain.size)
-    expected = plain.values.astype(np.int64)
-    mask = np.arange(expected.shape[2])[:, None] % 2 == np.arange(expected.shape[3]) % 2
-    image, mean = dask.compute(stemstore.virtual_image(lazy, mask), stemstore.mean_pattern(lazy), scheduler="sync")
-    np.testing.assert_array_equal(image, (expected * mask).sum((2, 3)))
-    np.testing.assert_allclose(mean, expected.mean((0, 1)), rtol=1e-12)
-    if not {s for s, _ in steps} & {"twice", "where", "swap", "load", "persist", "roll", "join"}:
-        assert stemstore.explain(lazy).startswith("fused")
