@@ -12,6 +12,7 @@ from stemstore.cli.output import notify, print_facts, print_json, print_line, pr
 from stemstore.config import format_size
 
 if TYPE_CHECKING:
+    from stemstore.ops.results import SavedResult
     from stemstore.store.open import StoredScan
 
 EXAMPLE = "stemstore info scan_42.zarr --history"
@@ -26,19 +27,21 @@ def run(
 ) -> None:
     """Tell what a store holds.
 
-    Axes, calibration, frames and size; a store that is not finished can be looked at as well.
+    Axes, calibration, frames, size and saved results; a store that is not finished can be looked at as well.
     """
+    from stemstore.ops.results import results
     from stemstore.store.open import open_store
 
     scan = open_store(store, allow_incomplete=True)
     size = sizes(scan)
+    saved = list(results(scan.head.url).values())
     if as_json:
         from stemstore_schemas import dump_document
 
         document = {"url": scan.head.url, "complete": scan.head.complete, "sizes": size, "arrays": arrays(scan)}
-        print_json("info", {**document, "document": dump_document(scan.document)})
+        print_json("info", {**document, "results": saved, "document": dump_document(scan.document)})
         return
-    print_facts(_facts(scan, size))
+    print_facts([*_facts(scan, size), *((f"result {one.name}", _result_text(one)) for one in saved)])
     if tree:
         print_line()
         print_table(("ARRAY", "SHAPE", "CHUNK", "SHARD", "TYPE"), [_row(entry) for entry in arrays(scan)])
@@ -165,6 +168,16 @@ def _axis_text(axis: Any) -> str:
         return f"{axis.size} pixels, not calibrated"
     last = axis.origin + axis.step * (axis.size - 1)
     return f"{axis.size} steps of {axis.step:.4g} {axis.unit}, {axis.origin:.4g} to {last:.4g} (from {axis.source})"
+
+
+def _result_text(saved: SavedResult) -> str:
+    if saved.problem is not None:
+        return f"cannot be opened: {saved.problem}"
+    held = ", ".join(
+        f"{name} ({', '.join(variable.dims)}){f' in {variable.units}' if variable.units else ''}"
+        for name, variable in saved.variables.items()
+    )
+    return f"{saved.operation or 'of unknown origin'}, saved on {saved.time}: {held}"
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -3,7 +3,10 @@
 import shutil
 
 import pytest
+import xarray as xr
 
+import stemstore
+from stemstore.ops.save import save
 from stemstore.store.writer import StoreWriter
 
 
@@ -49,6 +52,31 @@ def test_counted_store_tells_electrons(call, document, raw, tmp_path):
     text = call("info", tmp_path / "c.zarr").stdout
     assert "background 1.5, X-ray 100\n" in text
     assert "20 valid, 5 missing" in text
+
+
+def test_saved_results_are_told(call, document, store, tmp_path):
+    """Each saved result has its operation, time, dims and units; one that is broken says so."""
+    url = shutil.copytree(store, tmp_path / "a.zarr")
+    assert document("info", url)["results"] == []
+    save(stemstore.center_of_mass(stemstore.open(url)), url, "com")
+    save(xr.DataArray([1.0], dims="k"), url, "by-hand")
+    shutil.copytree(url / "derived/com", url / "derived/half")
+    (url / "derived/half/zarr.json").write_text("{")
+    lines = [line.split(maxsplit=2) for line in call("info", url).stdout.splitlines() if line.startswith("result ")]
+    told = {name: text for _, name, text in lines}
+    assert told["com"].startswith("center_of_mass, saved on 20")
+    assert told["com"].endswith("com_y (y, x) in 1/angstrom, com_x (y, x) in 1/angstrom, total (y, x) in count")
+    assert told["by-hand"].startswith("of unknown origin, saved on 20")
+    assert told["half"].startswith("cannot be opened: ")
+    found = {one["name"]: one for one in document("info", url)["results"]}
+    assert found["com"]["operation"] == "center_of_mass"
+    assert found["com"]["variables"]["total"] == {
+        "dims": ["y", "x"],
+        "shape": [4, 5],
+        "dtype": "uint64",
+        "units": "count",
+    }
+    assert found["half"]["problem"] is not None
 
 
 @pytest.fixture
