@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stemstore._types import Array
     from stemstore_schemas import SourceMetadata
 
-__all__ = ["MISSING", "PARTIAL", "VALID", "EventSource", "Events", "FrameSource", "Reader", "Source"]
+__all__ = ["MISSING", "PARTIAL", "VALID", "EventSource", "Events", "FrameSource", "Reader", "Source", "ViewableSource"]
 
 MISSING, PARTIAL, VALID = 0, 1, 2
 """State of a frame in a validity array: nothing was recorded, some sectors were lost, complete."""
@@ -61,6 +61,30 @@ class FrameSource(Protocol):
             Half-open range of flat scan positions.
         out : shape (stop - start, ky, kx), optional
             Buffer of the source's dtype to fill; a new one is made otherwise.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        """
+
+
+@runtime_checkable
+class ViewableSource(FrameSource, Protocol):
+    """Frames that may be looked at where they lie; a source that has the method below is one."""
+
+    def view_frames(self, start: int, stop: int) -> Array | None:
+        """Show the frames of flat scan positions ``start <= i < stop`` without copying them, where that is possible.
+
+        The array is used at once and dropped: it holds what it shows (a mapping, its file handle) while it lives. A
+        mapped file that another program shortens meanwhile ends the process, so a source maps nothing that it would
+        have to wait for and nothing on network file systems (see `stemstore.sources.mapped`).
+
+        Returns
+        -------
+        frames : shape (stop - start, ky, kx)
+            Read-only, C-contiguous, of the source's dtype, and equal to what `read_frames` gives. None where the
+            frames have to be read: the layout of the file differs, frames are missing, or they are not in memory.
 
         Raises
         ------

@@ -1,7 +1,8 @@
-"""Reading of fixed-stride records: straight from file to buffer, headers skipped, no mapping, no handle kept.
+"""Reading of fixed-stride records: straight from file to buffer, headers skipped, no handle kept.
 
 A mapped file counts into the memory of the process with every page that was looked at. Vectored reads put the pixels
-where they belong in one system call per run of records and leave nothing behind.
+where they belong in one system call per run of records and leave nothing behind. Frames that lie back to back may also
+be looked at in the page cache, a moment at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.files import unreadable
 from stemstore.sources.geometry import check_range, factor_pairs
+from stemstore.sources.mapped import view_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,6 +231,25 @@ class RecordSource:
             frames[:present].byteswap(inplace=True)
         frames[present:] = np.nan if self.dtype.kind == "f" else 0
         return frames
+
+    def view_frames(self, start: int, stop: int) -> Array | None:
+        """Show frames in the page cache where they lie back to back in one file; None where they have to be read.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        """
+        check_range(start, stop, math.prod(self.scan_shape))
+        if self.stride != math.prod(self.frame_shape) * self.file_dtype.itemsize:
+            return None
+        first = 0
+        for path, count in zip(self.files, self.counts, strict=True):
+            if first <= start and stop <= first + count:
+                offset = self.offset + (start - first) * self.stride
+                return view_block(path, offset, (stop - start, *self.frame_shape), self.file_dtype)
+            first += count
+        return None
 
 
 def pixel_dtype(text: object) -> np.dtype[Any]:

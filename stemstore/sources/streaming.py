@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.sources.contract import EventSource, FrameSource
+from stemstore.sources.contract import EventSource, FrameSource, ViewableSource
 from stemstore.sources.files import check_unchanged
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from stemstore.selection import Selection
 
 BATCH_BYTES = 8 * 2**20  # stays inside a processor's last-level cache, and is long enough for sequential reads
+VIEW_BYTES = 32 * 2**20  # what is mapped at a time: used up in milliseconds, and worth the mapping
+VIEW_LEAST = 2**20  # below it a copy costs less than a mapping
 BLOCK_BYTES = 8 * 2**20  # what one block of the dask array holds
 PARTITION_BYTES = 128 * 2**20  # what one task of an operation reads: long against the scheduler's cost of a task
 EVENT_BATCH = 4096  # frames per batch of events; about half a million events at usual doses
@@ -37,9 +39,10 @@ class FrameScan:
         self.shape = (*source.scan_shape, *source.frame_shape)
         self.dtype = np.dtype(source.dtype)
         self.uuid = _identity(source)
-        frame_bytes = max(1, math.prod(source.frame_shape) * self.dtype.itemsize)
-        self.chunk = _rows(source.scan_shape, BLOCK_BYTES // frame_bytes)
-        self.partition = _rows(source.scan_shape, PARTITION_BYTES // frame_bytes)
+        self.viewable = isinstance(source, ViewableSource)
+        self.frame_bytes = max(1, math.prod(source.frame_shape) * self.dtype.itemsize)
+        self.chunk = _rows(source.scan_shape, BLOCK_BYTES // self.frame_bytes)
+        self.partition = _rows(source.scan_shape, PARTITION_BYTES // self.frame_bytes)
 
     @property
     def validity(self) -> Array | None:
@@ -67,12 +70,24 @@ class FrameScan:
     def _pieces(self, selection: Selection, keep: BoolArray | None) -> Iterator[tuple[Array, Int64Array, Int64Array]]:
         check_unchanged(self.source.metadata.files)
         flat, place = _wanted(selection, keep)
-        frame_bytes = max(1, math.prod(self.source.frame_shape) * self.dtype.itemsize)
-        batch = max(1, BATCH_BYTES // frame_bytes)
-        scratch = np.empty((min(batch, len(flat)), *self.source.frame_shape), self.dtype)
-        for first, last, start, stop in _batches(flat, batch):
-            block = self.source.read_frames(start, stop, out=scratch[: stop - start])
-            yield block, flat[first:last] - start, place[first:last]
+        batch = max(1, BATCH_BYTES // self.frame_bytes)
+        scratch: Array | None = None
+        for first, last, start, stop in _batches(flat, max(batch, VIEW_BYTES // self.frame_bytes)):
+            view = self._view(start, stop)
+            for a, b, begin, end in _batches(flat[first:last], batch):
+                if view is not None:
+                    block = view[begin - start : end - start]
+                else:
+                    if scratch is None:
+                        scratch = np.empty((min(batch, len(flat)), *self.source.frame_shape), self.dtype)
+                    block = self.source.read_frames(begin, end, out=scratch[: end - begin])
+                yield block, flat[first + a : first + b] - begin, place[first + a : first + b]
+
+    def _view(self, start: int, stop: int) -> Array | None:
+        if not self.viewable or (stop - start) * self.frame_bytes < VIEW_LEAST:
+            return None
+        source: Any = self.source
+        return source.view_frames(start, stop)
 
 
 class EventScan:

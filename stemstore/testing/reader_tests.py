@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from stemstore.errors import TruncatedFileError
-from stemstore.sources.contract import MISSING, VALID, EventSource, FrameSource
+from stemstore.sources.contract import MISSING, VALID, EventSource, FrameSource, ViewableSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 FIRST_BYTES = 4096
 OPEN_BYTES = 2**20
 """Most bytes that opening may read, whatever the size of the data: headers, not pixels."""
+
+HANDLES = Path("/proc/self/fd")
+"""Open files of this process, where the system lists them."""
 
 GARBAGE = (b"", b"\x00" * FIRST_BYTES, b"\xff" * FIRST_BYTES, b"hello world\n" * 100, bytes(range(256)) * 16)
 """File heads that are nobody's format."""
@@ -138,6 +141,27 @@ class ReaderTests:
         assert source.read_frames(0, len(flat), out=buffer) is buffer
         np.testing.assert_array_equal(buffer, flat)
 
+    def test_views_are_the_frames(self, tmp_path: Path) -> None:
+        """Frames shown where they lie are read-only, equal those that are read, and leave no file open."""
+        url, truth, options = self.make_file(tmp_path)
+        source = self.reader_cls(**options)(url)
+        if not isinstance(source, ViewableSource):
+            pytest.skip("the source shows no frames where they lie")
+        n_frames = math.prod(truth.shape[:-2])
+        for start, stop in ((0, n_frames), (0, 1), (n_frames // 2, n_frames), (n_frames - 1, n_frames)):
+            view = source.view_frames(start, stop)
+            if view is None:
+                continue
+            assert view.dtype == source.dtype
+            assert view.flags.c_contiguous
+            assert not view.flags.writeable
+            np.testing.assert_array_equal(view, source.read_frames(start, stop))
+            del view
+        for start, stop in ((-1, 1), (0, n_frames + 1), (1, 0)):
+            with pytest.raises(IndexError, match=r"scan|range|bounds"):
+                source.view_frames(start, stop)
+        assert not _left_open(tmp_path)
+
     def test_outside_the_scan(self, tmp_path: Path) -> None:
         """A range that leaves the scan is an IndexError, not a wrapped or shortened read."""
         url, truth, options = self.make_file(tmp_path)
@@ -230,13 +254,11 @@ class ReaderTests:
     def test_leaves_no_file_open(self, tmp_path: Path) -> None:
         """Neither opening nor reading leaves a file handle behind."""
         url, truth, options = self.make_file(tmp_path)
-        handles = Path("/proc/self/fd")
-        if not handles.is_dir():
+        if not HANDLES.is_dir():
             pytest.skip("this system does not list open files")
         source = self.reader_cls(**options)(url)
         read(source, 0, math.prod(truth.shape[:-2]))
-        targets = [_target(handle) for handle in handles.iterdir()]
-        assert not [target for target in targets if target.startswith(str(tmp_path))]
+        assert not _left_open(tmp_path)
 
     def test_threads_agree(self, tmp_path: Path) -> None:
         """Ranges read by several threads at once together are the truth."""
@@ -278,6 +300,12 @@ def _counter() -> int:
     if not path.exists():
         pytest.skip("this system does not count the bytes read")
     return int(path.read_text().split()[1])  # rchar: all read calls, page cache included
+
+
+def _left_open(folder: Path) -> list[str]:
+    """Files below a folder that this process holds open; none where the system does not tell."""
+    handles = HANDLES.iterdir() if HANDLES.is_dir() else ()
+    return [target for target in map(_target, handles) if target.startswith(str(folder))]
 
 
 def _target(handle: Path) -> str:

@@ -63,6 +63,30 @@ def test_batches_respect_the_memory_bound(monkeypatch):
     assert source.reads == [(i, min(i + 5, 42)) for i in range(0, 42, 5)]
 
 
+class Shown(Recorder):
+    """Shows frames where they lie, but for those that lie beyond `hidden`."""
+
+    hidden = 30
+
+    def view_frames(self, start, stop):
+        self.__dict__.setdefault("views", []).append((start, stop))
+        return None if stop > self.hidden else COUNTS.reshape(-1, 5, 4)[start:stop]
+
+
+def test_frames_are_viewed_where_they_can_be(monkeypatch):
+    """Large runs are viewed, what cannot be viewed is read, short runs are read at once; the pixels are the same."""
+    for name, frames in (("BATCH_BYTES", 5), ("VIEW_BYTES", 10), ("VIEW_LEAST", 3)):
+        monkeypatch.setattr(streaming, name, frames * 20)
+    source = Shown(COUNTS)
+    whole = Selection.full(COUNTS.shape)
+    np.testing.assert_array_equal(FrameScan(source).read(whole), COUNTS)
+    assert source.views == [(i, min(i + 10, 42)) for i in range(0, 42, 10) if i < 40]
+    assert source.reads == [(30, 35), (35, 40), (40, 42)]
+    part = whole.compose((slice(None), slice(1, 3)))
+    np.testing.assert_array_equal(FrameScan(source).read(part), COUNTS[:, 1:3])
+    assert len(source.views) == 4
+
+
 def test_events_beyond_255_in_a_pixel_are_refused_not_wrapped():
     """The array type of a raw counted scan is uint8; more electrons are an error, never a remainder."""
     counts = np.zeros((1, 1, 2, 2), np.uint16)
