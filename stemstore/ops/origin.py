@@ -16,7 +16,7 @@ from stemstore.errors import InputError
 from stemstore.ops.plane import DIMS
 from stemstore.ops.shapes import Detector, Weights
 from stemstore.scan.coordinates import axis_in, pixel_axis, pixel_step
-from stemstore.scan.origins import displacements, require_finite
+from stemstore.scan.origins import displacements, own_origin, require_finite
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,6 +44,12 @@ class Movement:
     plane: xr.DataArray
     rows: Int64Array
     columns: Int64Array
+
+    @classmethod
+    def chosen(cls, image: xr.DataArray, origin: Any) -> Movement | None:
+        """Follow the given origin, that of the scan itself where none is given, or none (False, or there is none)."""
+        origin = chosen_origin(image, origin)
+        return None if origin is None else cls.of(image, origin)
 
     @classmethod
     def of(cls, image: xr.DataArray, origin: Any) -> Movement:
@@ -81,6 +87,21 @@ class Movement:
         flat = self.shift.reshape(-1, 2)
         spans = [f"{name} {flat[:, i].min(initial=0)} … {flat[:, i].max(initial=0)}" for i, name in enumerate(DIMS)]
         return f"moved by {', '.join(spans)} pixels"
+
+
+def chosen_origin(image: xr.DataArray, origin: Any) -> Any:
+    """Give what an operation follows: what it was given, else what the scan carries; None for nothing.
+
+    Parameters
+    ----------
+    image
+        The scan.
+    origin
+        As the argument of an operation: None for the scan's own origin, False for none at all.
+    """
+    if origin is None:
+        return own_origin(image)
+    return None if origin is False else origin
 
 
 def _shift(image: xr.DataArray, name: str, pixels: FloatArray) -> Int64Array:

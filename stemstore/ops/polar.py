@@ -101,7 +101,7 @@ def polar_profile(
 def _cells(rings: Int64Array, places: tuple[FloatArray, FloatArray], n_angles: int) -> Int64Array:
     """Cell of every pixel, ring by ring; -1 for pixels in no ring."""
     ky, kx = places
-    angle = one_turn(np.degrees(np.arctan2(ky[:, None], kx[None, :])))
+    angle = one_turn(np.degrees(np.arctan2(ky, kx)))
     # the borders are computed as those of segments are, so that both cut between the same pixels
     borders = np.array([i * TURN / n_angles for i in range(n_angles)])
     direction = np.searchsorted(borders, angle, side="right") - 1

@@ -1,7 +1,8 @@
 """Geometry of virtual detectors on plain arrays: which pixels lie in a region, or how much of each does.
 
 Radii are compared as squares, so that whole and half pixels are exact: a pixel at exactly the radius is on the border.
-Rows (`ky`) and columns (`kx`) are distances from the centre.
+Rows (`ky`) and columns (`kx`) are distances from the centre; they broadcast to the shape of the detector. The `cell` of
+a pixel is the matrix whose columns are its edges, one row down and one column on: an ellipse makes pixels askew.
 """
 
 from __future__ import annotations
@@ -114,26 +115,27 @@ def one_turn(angle: Any) -> Any:
     return np.where(turned == TURN, 0.0, turned)  # a tiny negative angle rounds up to a whole turn
 
 
-def disk_cover(ky: FloatArray, kx: FloatArray, radius: float, size: tuple[float, float]) -> FloatArray:
+def disk_cover(ky: FloatArray, kx: FloatArray, radius: float, cell: FloatArray) -> FloatArray:
     """Share of every pixel that a disk covers, by the distance of its centre from the border.
 
     In pixels the weight is ``clip(radius - r + 1/2, 0, 1)``. Where pixels are not square the distance is taken in
     extents of a pixel along the radius.
     """
-    y, x = ky[:, None], kx[None, :]
-    r = np.hypot(y, x)
-    if size[0] == size[1]:
-        extent: Any = size[0]
+    r = np.hypot(ky, kx)
+    (p, q), (u, v) = cell
+    if (p, q) == (v, 0.0) and u == 0:
+        extent: Any = p
     else:
-        along = np.hypot(y * size[0], x * size[1])
-        extent = np.divide(along, r, out=np.full(r.shape, float(np.sqrt(size[0] * size[1]))), where=r > 0)
+        along = np.hypot(ky * p + kx * u, ky * q + kx * v)
+        middle = float(np.sqrt(abs(p * v - q * u)))
+        extent = np.divide(along, r, out=np.full(r.shape, middle), where=r > 0)
     return np.clip((radius - r) / extent + 0.5, 0.0, 1.0)
 
 
-def ring_cover(ky: FloatArray, kx: FloatArray, radii: tuple[float, float], size: tuple[float, float]) -> FloatArray:
+def ring_cover(ky: FloatArray, kx: FloatArray, radii: tuple[float, float], cell: FloatArray) -> FloatArray:
     """Share of every pixel that a ring covers: the outer disk less the inner one."""
-    outer = disk_cover(ky, kx, radii[1], size)
-    return outer if radii[0] == 0 else outer - disk_cover(ky, kx, radii[0], size)
+    outer = disk_cover(ky, kx, radii[1], cell)
+    return outer if radii[0] == 0 else outer - disk_cover(ky, kx, radii[0], cell)
 
 
 def range_cover(axis: FloatArray, first: float, last: float, size: float) -> FloatArray:
@@ -145,8 +147,8 @@ def range_cover(axis: FloatArray, first: float, last: float, size: float) -> Flo
 def sampled_cover(
     inside: Callable[[Array, Array], BoolArray],
     border: BoolArray,
-    axes: tuple[FloatArray, FloatArray],
-    size: tuple[float, float],
+    places: tuple[FloatArray, FloatArray],
+    cell: FloatArray,
 ) -> FloatArray:
     """Share of every pixel that lies inside, from 8 x 8 places on border pixels and the centre on others.
 
@@ -156,33 +158,38 @@ def sampled_cover(
         Tells which places (ky, kx, broadcast) belong to the region.
     border : shape (rows, columns)
         Pixels that the border may cut.
-    axes
-        Rows and columns relative to the centre.
-    size
-        Height and width of a pixel.
+    places
+        Of the pixels relative to the centre, as of `stemstore.ops.plane.offsets`.
+    cell : shape (2, 2)
+        Edges of a pixel in its columns: one row down, one column on.
     """
-    ky, kx = axes
-    cover = inside(ky[:, None], kx[None, :]).astype(np.float64)
-    rows, columns = np.nonzero(border)
-    part = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
-    y = ky[rows][:, None, None] + (part * size[0])[:, None]
-    x = kx[columns][:, None, None] + part * size[1]
-    cover[rows, columns] = inside(y, x).mean(axis=(1, 2))
+    cover = inside(*places).astype(np.float64)
+    ky, kx = (part[border][:, None, None] for part in np.broadcast_arrays(*places))
+    across = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
+    down = across[:, None]
+    cover[border] = inside(
+        ky + (down * cell[0, 0] + across * cell[0, 1]), kx + (down * cell[1, 0] + across * cell[1, 1])
+    ).mean(axis=(1, 2))
     return cover
 
 
-def near_circles(ky: FloatArray, kx: FloatArray, radii: tuple[float, float], size: tuple[float, float]) -> BoolArray:
+def near_circles(ky: FloatArray, kx: FloatArray, radii: tuple[float, float], cell: FloatArray) -> BoolArray:
     """Tell which pixels one of two circles may cut."""
-    r, reach = np.hypot(ky[:, None], kx[None, :]), np.hypot(*size) / 2
+    r, reach = np.hypot(ky, kx), _reach(cell)
     return (np.abs(r - radii[0]) <= reach) | (np.abs(r - radii[1]) <= reach)
 
 
-def near_rays(ky: FloatArray, kx: FloatArray, angles: tuple[float, float], size: tuple[float, float]) -> BoolArray:
+def near_rays(ky: FloatArray, kx: FloatArray, angles: tuple[float, float], cell: FloatArray) -> BoolArray:
     """Tell which pixels one of two rays from the centre may cut."""
-    reach = np.hypot(*size) / 2
-    found = np.zeros((len(ky), len(kx)), bool)
+    reach = _reach(cell)
+    found = np.zeros(np.broadcast_shapes(ky.shape, kx.shape), bool)
     for angle in np.radians(angles):
         sine, cosine = np.sin(angle), np.cos(angle)
-        beside = np.abs(ky[:, None] * cosine - kx[None, :] * sine) <= reach
-        found |= beside & (ky[:, None] * sine + kx[None, :] * cosine >= -reach)
+        beside = np.abs(ky * cosine - kx * sine) <= reach
+        found |= beside & (ky * sine + kx * cosine >= -reach)
     return found
+
+
+def _reach(cell: FloatArray) -> float:
+    """Distance of the farthest corner of a pixel from its centre."""
+    return float(max(np.hypot(*(cell[:, 0] + cell[:, 1])), np.hypot(*(cell[:, 0] - cell[:, 1]))) / 2)

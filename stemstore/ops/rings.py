@@ -42,7 +42,7 @@ class Rings:
     ) -> Rings:
         """Sort the pixels into `bins` rings that hold them all, into those between `edges`, or into narrow ones."""
         ky, kx = offsets(image, center, unit)
-        distance = ky[:, None] ** 2 + kx[None, :] ** 2
+        distance = ky**2 + kx**2
         own = image.coords["ky"].attrs.get("units", "pixel") if "ky" in image.coords else "pixel"
         farthest, pixel = float(np.sqrt(distance.max(initial=0.0))), max(pixel_size(image, unit))
         found = _even(bins, farthest, pixel) if edges is None else _given(edges, bins)

@@ -9,7 +9,7 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.ops import regions
-from stemstore.ops.plane import DIMS, Centre, axes_in, inhabited, offsets, pixel_size, span
+from stemstore.ops.plane import DIMS, Centre, axes_in, inhabited, offsets, pixel_cell, pixel_size, span
 from stemstore.ops.regions import Antialias, Edges
 from stemstore.scan.coordinates import axis_in, pixel_axis, to_pixel
 
@@ -46,12 +46,12 @@ class Annulus:
         ky, kx = offsets(image, self.center, self.unit)
         radii = (self.inner, self.outer)
         if not self.antialias:
-            return inhabited(regions.in_ring(ky[:, None], kx[None, :], radii, self.edges), self, image)
-        size = pixel_size(image, self.unit)
+            return inhabited(regions.in_ring(ky, kx, radii, self.edges), self, image)
+        cell = pixel_cell(image, self.unit)
         if self.antialias is True:
-            return inhabited(regions.ring_cover(ky, kx, radii, size), self, image)
-        border = regions.near_circles(ky, kx, radii, size)
-        cover = regions.sampled_cover(lambda y, x: regions.in_ring(y, x, radii, Edges()), border, (ky, kx), size)
+            return inhabited(regions.ring_cover(ky, kx, radii, cell), self, image)
+        border = regions.near_circles(ky, kx, radii, cell)
+        cover = regions.sampled_cover(lambda y, x: regions.in_ring(y, x, radii, Edges()), border, (ky, kx), cell)
         return inhabited(cover, self, image)
 
     def describe(self) -> str:
@@ -79,15 +79,15 @@ class Sector:
         ky, kx = offsets(image, self.center, self.unit)
         radii = (self.inner, self.outer)
         if not self.antialias:
-            ring = regions.in_ring(ky[:, None], kx[None, :], radii, self.edges)
-            return inhabited(ring & self._turned(ky[:, None], kx[None, :]), self, image)
-        size = pixel_size(image, self.unit)
-        border = regions.near_rays(ky, kx, (self.start, self.stop), size)
+            ring = regions.in_ring(ky, kx, radii, self.edges)
+            return inhabited(ring & self._turned(ky, kx), self, image)
+        cell = pixel_cell(image, self.unit)
+        border = regions.near_rays(ky, kx, (self.start, self.stop), cell)
         if self.antialias is True:
-            turned = regions.sampled_cover(self._turned, border, (ky, kx), size)
-            return inhabited(turned * regions.ring_cover(ky, kx, radii, size), self, image)
-        border |= regions.near_circles(ky, kx, radii, size)
-        return inhabited(regions.sampled_cover(self._inside, border, (ky, kx), size), self, image)
+            turned = regions.sampled_cover(self._turned, border, (ky, kx), cell)
+            return inhabited(turned * regions.ring_cover(ky, kx, radii, cell), self, image)
+        border |= regions.near_circles(ky, kx, radii, cell)
+        return inhabited(regions.sampled_cover(self._inside, border, (ky, kx), cell), self, image)
 
     def describe(self) -> str:
         """One line for the history of results."""

@@ -83,18 +83,22 @@ def transform_com(
         msg = f"expected the result of center_of_mass, got {type(com).__name__} without {missing}"
         raise InputError(msg, expected=("com_y", "com_x"), found=missing)
     line = parameters_text("transform_com", matrix=turn.ravel().tolist())
+    result = turned(com, turn)
+    for name in ("com_y", "com_x"):
+        result[name].attrs["history"] = "\n".join([com[name].attrs.get("history", ""), line]).strip()
+    result.attrs = {**com.attrs, "history": "\n".join([com.attrs.get("history", ""), line]).strip()}
+    return result
+
+
+def turned(com: xr.Dataset, turn: FloatArray) -> xr.Dataset:
+    """Multiply deflections by a matrix, standard errors too, and join it with those applied before."""
     result = com.copy()
     for row, name in zip(turn, ("com_y", "com_x"), strict=True):
         # a zero leaves a component out, so that an infinite or missing other one cannot get in
         terms = [factor * com[part] for factor, part in zip(row, ("com_y", "com_x"), strict=True) if factor]
         result[name] = (sum(terms[1:], terms[0]) if terms else 0.0 * com[name]).rename(name)
-        attrs = com[name].attrs
-        history = "\n".join([attrs.get("history", ""), line]).strip()
-        result[name].attrs = {**attrs, "com_matrix": composed(turn, attrs), "history": history}
-    if "com_covariance" in com:
-        result = result.assign(_turned_errors(com, turn))
-    result.attrs = {**com.attrs, "history": "\n".join([com.attrs.get("history", ""), line]).strip()}
-    return result
+        result[name].attrs = {**com[name].attrs, "com_matrix": composed(turn, com[name].attrs)}
+    return result.assign(_turned_errors(com, turn)) if "com_covariance" in com else result
 
 
 def _turned_errors(com: xr.Dataset, turn: FloatArray) -> dict[str, xr.DataArray]:

@@ -14,6 +14,7 @@ from stemstore.ops.detectors import Detector, as_detector
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims, without_missing
 from stemstore.ops.moved import MovedSums
 from stemstore.ops.origin import Movement
+from stemstore.ops.plane import ellipse_text
 from stemstore.ops.roi import within
 from stemstore.scan.blocks import map_kernel
 
@@ -39,10 +40,11 @@ def virtual_image(
         of which are computed in one pass.
     origin
         Where the optic axis is at each position, when it moves with the scan (descan): a Dataset with ``com_y`` and
-        ``com_x`` (y, x), distances from the optic axis of the scan, such as a fit to `center_of_mass`; or a pair of
-        maps (ky, kx) of places on the detector axes. Units are those of the maps' attribute ``units``, else of the
-        detector axes. Detectors move by whole pixels: the distance from the optic axis, rounded half to even. Values
-        at missing frames do not matter.
+        ``com_x`` (y, x), distances from the optic axis of the scan, such as a fit to `center_of_mass`; one with
+        ``origin_ky`` and ``origin_kx``, or a pair of maps (ky, kx): places on the detector axes. Units are those of the
+        maps' attribute ``units``, else of the detector axes. By default that of the scan itself, where `calibrate` gave
+        it one; False holds detectors at rest. All detectors move, arrays too, by whole pixels: the distance from the
+        optic axis, rounded half to even. Values at missing frames do not matter.
     roi : shape (y, x), boolean
         Positions to look at; the others are not read, and count as missing frames.
     **corrections
@@ -68,6 +70,9 @@ def virtual_image(
 
     Notes
     -----
+    Where `calibrate` gave the scan an ellipse, distances and directions of disks, rings and sectors are those of the
+    corrected vectors; rectangles, points and arrays stay as they are.
+
     Memory per thread: one decoded piece of the scan (2 to 8 MB) and the weights. With `origin`, weights are prepared
     for each move that occurs, and 32 MiB of them are kept; a shape that leaves the detector is cut off there. Such
     images share no pass in `stemstore.compute`.
@@ -81,7 +86,7 @@ def virtual_image(
     import xarray as xr
 
     image = within(intensity_of(scan), roi)
-    movement = None if origin is None else Movement.of(image, origin)
+    movement = Movement.chosen(image, origin)
     pixels = corrections_of(image, corrections)
     named = detector if isinstance(detector, dict) else {"virtual_image": detector}
     if not named:
@@ -89,7 +94,8 @@ def virtual_image(
         raise InputError(msg, found=detector)
     shapes = {name: as_detector(given) for name, given in named.items()}
     moved = None if movement is None else movement.describe()
-    text = {"origin": moved, "roi": None if roi is None else "given", **corrections_text(corrections)}
+    text: dict[str, Any] = {"origin": moved, "ellipse": ellipse_text(image)}
+    text |= {"roi": None if roi is None else "given", **corrections_text(corrections)}
     columns = _Sums(image, movement, pixels).images(shapes)
     images = {name: _labelled(columns[name], image, name, shape, text) for name, shape in shapes.items()}
     return xr.Dataset(images) if isinstance(detector, dict) else images["virtual_image"]
@@ -159,7 +165,7 @@ def _real_parts(weights: Array) -> list[Array]:
 
 
 def _labelled(
-    data: Any, image: xr.DataArray, name: str, detector: Detector, text: dict[str, str | None]
+    data: Any, image: xr.DataArray, name: str, detector: Detector, text: dict[str, Any]
 ) -> xr.DataArray:
     history = parameters_text("virtual_image", detector=detector.describe(), **text)
     result = labelled(data, image, scan_dims(image), history)

@@ -18,6 +18,10 @@ DETECTOR = ("ky", "kx")
 ORIGIN = ("origin_ky", "origin_kx")
 """Coordinates of a scan that hold the optic axis of each position, in stored pixels."""
 COM = ("com_y", "com_x")
+MATRIX = "com_matrix"
+"""Attribute of deflections: the matrix, row by row, that was applied to them."""
+ZERO = "com_zero"
+"""Attribute of deflections: ``"origin"`` where they count from the coordinates `ORIGIN` that they carry."""
 
 
 def displacements(image: xr.DataArray, origin: Any) -> tuple[FloatArray, FloatArray]:
@@ -28,7 +32,8 @@ def displacements(image: xr.DataArray, origin: Any) -> tuple[FloatArray, FloatAr
     image
         The scan, detector axes last.
     origin
-        Dataset with ``com_y`` and ``com_x`` (distances from the optic axis) or with ``origin_ky`` and ``origin_kx``
+        Dataset with ``com_y`` and ``com_x`` (distances from the optic axis, or from the origins that the result of
+        `center_of_mass` carries; matrices that were applied are taken back) or with ``origin_ky`` and ``origin_kx``
         (places on the detector axes), or a pair of maps (ky, kx) of places. Units are those of the maps' attribute
         ``units``, else of the detector axes.
 
@@ -44,9 +49,22 @@ def displacements(image: xr.DataArray, origin: Any) -> tuple[FloatArray, FloatAr
     CalibrationMissingError
         The scan cannot be expressed in the unit of the maps.
     """
-    pair, relative = _maps(origin)
-    ky, kx = (_along(image, name, values, relative) for name, values in zip(DETECTOR, pair, strict=True))
-    return ky, kx
+    import xarray as xr
+
+    if isinstance(origin, xr.Dataset):
+        if all(name in origin.data_vars for name in COM):
+            return _deflected(image, origin)
+        if not all(name in origin for name in ORIGIN):
+            msg = (
+                f"the dataset of origins lacks {[name for name in COM if name not in origin]}; give one with com_y and "
+                "com_x (from center_of_mass or a fit to it), with origin_ky and origin_kx, or a pair of maps (ky, kx)"
+            )
+            raise InputError(msg, key="origin", found=list(origin.data_vars))
+        origin = tuple(origin[name] for name in ORIGIN)
+    if not isinstance(origin, (tuple, list)) or len(origin) != len(DETECTOR):
+        msg = f"an origin is a pair of maps (ky, kx) or a Dataset with com_y and com_x, not {type(origin).__name__}"
+        raise InputError(msg, key="origin", found=type(origin).__name__)
+    return _placed(image, origin[0], "ky"), _placed(image, origin[1], "kx")
 
 
 def own_origin(image: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray] | None:
@@ -93,33 +111,25 @@ def require_finite(pixels: FloatArray, image: xr.DataArray, name: str) -> BoolAr
     return needed
 
 
-def _maps(origin: Any) -> tuple[tuple[Any, Any], bool]:
-    """Give the maps along ky and kx, and whether they count from the optic axis."""
-    import xarray as xr
-
-    if isinstance(origin, xr.Dataset):
-        for names in (ORIGIN, COM):
-            if all(name in origin for name in names):
-                return (origin[names[0]], origin[names[1]]), names == COM
-        missing = [name for name in COM if name not in origin]
-        msg = (
-            f"the dataset of origins lacks {missing}; give one with com_y and com_x (from center_of_mass or a fit "
-            "to it), one with origin_ky and origin_kx, or a pair of maps (ky, kx)"
-        )
-        raise InputError(msg, key="origin", found=list(origin.data_vars))
-    if not isinstance(origin, (tuple, list)) or len(origin) != len(DETECTOR):
-        msg = f"an origin is a pair of maps (ky, kx) or a Dataset with com_y and com_x, not {type(origin).__name__}"
-        raise InputError(msg, key="origin", found=type(origin).__name__)
-    return (origin[0], origin[1]), False
-
-
-def _along(image: xr.DataArray, name: str, given: Any, relative: bool) -> FloatArray:
+def _placed(image: xr.DataArray, given: Any, name: str) -> FloatArray:
+    """Distances of places on a detector axis from the optic axis, in stored pixels."""
     unit = given.attrs.get("units") if hasattr(given, "attrs") else None
-    values = _values(given, image, name)
-    if relative:
-        return np.asarray(values / pixel_step(image, name, unit))
     rest = to_pixel(image, name, unit, optic_axis(image, name, unit))
-    return np.asarray(to_pixel(image, name, unit, values) - rest)
+    return np.asarray(to_pixel(image, name, unit, _values(given, image, name)) - rest)
+
+
+def _deflected(image: xr.DataArray, com: xr.Dataset) -> tuple[FloatArray, FloatArray]:
+    """Distances from the optic axis, in stored pixels, that a centre of mass tells."""
+    parts = [com[name] for name in COM]
+    vectors = np.stack([_values(part, image, name) for part, name in zip(parts, DETECTOR, strict=True)], axis=-1)
+    if MATRIX in parts[0].attrs:
+        vectors = vectors @ np.linalg.inv(np.reshape(parts[0].attrs[MATRIX], (len(COM), len(COM)))).T
+    steps = [pixel_step(image, name, part.attrs.get("units")) for part, name in zip(parts, DETECTOR, strict=True)]
+    ky, kx = (vectors[..., number] / step for number, step in enumerate(steps))
+    zero = own_origin(parts[0]) if parts[0].attrs.get(ZERO) == "origin" else None
+    if zero is None:
+        return ky, kx
+    return ky + _placed(image, zero[0], "ky"), kx + _placed(image, zero[1], "kx")
 
 
 def _values(given: Any, image: xr.DataArray, name: str) -> FloatArray:
