@@ -65,8 +65,6 @@ def _call(text: str) -> tuple[str, dict[str, Any]] | None:
 
 def _value(node: ast.expr) -> Any:
     try:
-        value = ast.literal_eval(node)
-        json.dumps(value)
+        return json.loads(json.dumps(ast.literal_eval(node)))
     except (ValueError, TypeError, RecursionError, MemoryError):
         return ast.unparse(node)
-    return value

@@ -83,8 +83,7 @@ def open_result(store: str | os.PathLike[str] | xr.Dataset, name: str) -> xr.Dat
     -------
     result
         A DataArray where one was saved, else a Dataset; equal to what was saved. Coordinates are in memory, values are
-        dask arrays over the stored chunks. In attributes tuples have become lists. Open it again after it was
-        overwritten.
+        dask arrays over the stored chunks. In attributes tuples have become lists.
 
     Raises
     ------
@@ -94,6 +93,11 @@ def open_result(store: str | os.PathLike[str] | xr.Dataset, name: str) -> xr.Dat
         The result was saved by a newer version.
     CorruptDataError
         The result is damaged.
+
+    Notes
+    -----
+    Reading values of a local result that was overwritten since raises `StaleStoreError`; on a server nothing tells, so
+    open it again after overwriting.
     """
     import xarray as xr
 
@@ -135,9 +139,17 @@ def results(store: str | os.PathLike[str] | xr.Dataset) -> dict[str, SavedResult
     results
         What is known of each result, by name; no value is read. A result that cannot be opened says why in
         ``problem``.
+
+    Raises
+    ------
+    NotFoundError, UnknownFormatError
+        There is no such store.
     """
     url = url_of(store)
-    return {name: _listed(url, name) for name in list_groups(url, PARENT)}
+    names = list_groups(url, PARENT)
+    if not names:
+        open_store(url, allow_incomplete=True)  # tells what is wrong where there is no store at all
+    return {name: _listed(url, name) for name in names}
 
 
 def url_of(store: Any) -> str:

@@ -162,20 +162,21 @@ def read_group(url: str | os.PathLike[str], path: str) -> tuple[dict[str, Any], 
     """
     check_path(path)
     storage = open_storage(url)
+    key = f"{path}/{ROOT}"
+    stamp = storage.stamp(key)
     try:
-        found = json.loads(storage.get(f"{path}/{ROOT}"))
+        found = json.loads(storage.get(key))
         nodes = found["consolidated_metadata"]["metadata"]
         infos = {name: parse_array(f"{path}/{name}", node) for name, node in nodes.items()}
-        return dict(found.get("attributes", {})), {
-            name: StoredArray(storage.root, info) for name, info in infos.items()
-        }
+        attributes = dict(found.get("attributes", {}))
     except NotFoundError:
         return None
     except StemStoreError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        msg = f"'{storage.root}/{path}/{ROOT}' is damaged ({error!r}); restore it from a copy or save the group again"
+        msg = f"'{storage.root}/{key}' is damaged ({error!r}); restore it from a copy or save the group again"
         raise CorruptDataError(msg, url=storage.root, key=path) from error
+    return attributes, {name: StoredArray(storage.root, info, stamp) for name, info in infos.items()}
 
 
 def list_groups(url: str | os.PathLike[str], parent: str) -> list[str]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.errors import InputError
+from stemstore.errors import InputError, StaleStoreError
 from stemstore.store.codecs import ChunkCodec, to_native
-from stemstore.store.metadata import ArrayInfo
+from stemstore.store.metadata import ROOT, ArrayInfo
 from stemstore.store.shards import gather
 from stemstore.store.urls import open_storage
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stemstore._types import Array
+    from stemstore.store.urls import Storage
 
 CHUNK_BYTES = 4 * 2**20
 """Chunk of a small array; an array that fits is a single object."""
@@ -160,10 +161,13 @@ class StoredArray:
     ----------
     url, info
         The store, and the array below it.
+    stamp
+        Mark of the group's metadata when they were read; None where there is no cheap one.
     """
 
     url: str
     info: ArrayInfo
+    stamp: object = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -207,12 +211,15 @@ class StoredArray:
         ------
         NotFoundError, ChecksumError, CorruptDataError
             An object is missing or damaged.
+        StaleStoreError
+            The group was replaced since its metadata were read.
         """
         bounds = [s.indices(n)[:2] for s, n in zip(region or (slice(None),) * self.ndim, self.shape, strict=True)]
         out = np.empty(tuple(max(0, b - a) for a, b in bounds), self.dtype)
         if not out.size:
             return out
         storage = open_storage(self.url)
+        self._check_fresh(storage)
         held = np.empty(self.chunk, self.dtype)
         for place in itertools.product(
             *(range(a // c, -(-b // c)) for (a, b), c in zip(bounds, self.chunk, strict=True))
@@ -224,6 +231,12 @@ class StoredArray:
             seen = list(_overlap(bounds, place, self.chunk))
             out[tuple(there for _, there in seen)] = held[tuple(here for here, _ in seen)]
         return out
+
+    def _check_fresh(self, storage: Storage) -> None:
+        group = self.info.path.rpartition("/")[0]
+        if self.stamp is not None and storage.stamp(f"{group}/{ROOT}") != self.stamp:
+            msg = f"'{storage.root}/{group}' was replaced or removed since it was opened; open it again"
+            raise StaleStoreError(msg, url=storage.root, key=group)
 
     def __getitem__(self, key: Any) -> Array:
         """Index with integers, slices or lists, each axis for itself."""

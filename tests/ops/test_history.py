@@ -40,6 +40,7 @@ def test_values_that_cannot_be_spelled_stay_text():
     """Arrays, names and infinities are kept as they are written."""
     found = entry(parameters_text("f", centre=np.zeros((2, 3)), limit=float("inf"), step=0.5, pair=(1, 2)))
     assert found.parameters == {"centre": "array(2, 3)", "limit": "inf", "step": 0.5, "pair": [1, 2]}
+    assert entry("f(3, 2j, a={1: 2}, **more)").parameters == {"0": 3, "1": "2j", "a": {"1": 2}, "**": "more"}
 
 
 @pytest.mark.parametrize("line", ["made by hand", "a(b", "x = f(1)", "(" * 300])

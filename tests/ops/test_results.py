@@ -385,8 +385,9 @@ def test_a_missing_result_names_those_there_are(ds, tmp_path):
     save(image(np.ones(2)), ds, "first")
     with pytest.raises(NotFoundError, match="has no result 'second'; it has first"):
         open_result(ds, "second")
-    with pytest.raises(NotFoundError, match=r"none\.zarr' does not exist; check the path"):
-        open_result(tmp_path / "none.zarr", "second")
+    for look in (lambda: open_result(tmp_path / "none.zarr", "second"), lambda: results(tmp_path / "none.zarr")):
+        with pytest.raises(NotFoundError, match=r"none\.zarr' does not exist; check the path"):
+            look()
 
 
 def test_opening_is_the_same_array_again(url):

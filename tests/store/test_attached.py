@@ -19,6 +19,7 @@ from stemstore.errors import (
     DestinationExistsError,
     InputError,
     NotFoundError,
+    StaleStoreError,
     StorageError,
 )
 from stemstore.store.attached import create_group, list_groups, read_group, write_group
@@ -303,6 +304,20 @@ def test_a_refusing_device_is_told(tmp_path, write_dense):
     Path(url, "derived").write_text("in the way")
     with pytest.raises(StorageError, match="Check space, quota and permissions"):
         put(url)
+
+
+def test_a_replaced_group_is_stale(tmp_path, write_dense):
+    """What was opened before a local group was replaced or removed does not read the new values as its own."""
+    url = write_dense(tmp_path / "scan.zarr", FRAMES)
+    put(url)
+    stored = read_group(url, "derived/image")[1]["a"]
+    put(url, PLAIN + 1, replace=True)
+    with pytest.raises(StaleStoreError, match="since it was opened; open it again"):
+        stored.read()
+    stored = read_group(url, "derived/image")[1]["a"]
+    open_storage(url).delete("derived/image")
+    with pytest.raises(StaleStoreError, match="since it was opened; open it again"):
+        stored.read()
 
 
 def test_damage_is_told(tmp_path, write_dense):
