@@ -13,6 +13,7 @@ from stemstore._version import __version__
 
 _FACE = {
     "open": ("stemstore.scan.open", "open_scan"),
+    "calibrate": ("stemstore.scan.calibrate", "calibrate"),
     "convert": ("stemstore.conversion.run", "convert"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
     "readers": ("stemstore.sources.registry", "readers"),
@@ -52,6 +53,7 @@ __all__ = [
     "annulus",
     "bin_detector",
     "bin_scan",
+    "calibrate",
     "center_of_mass",
     "com_colours",
     "compute",
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from stemstore.ops.shared import compute
     from stemstore.ops.transform import transform_com
     from stemstore.ops.virtual import virtual_image
+    from stemstore.scan.calibrate import calibrate
     from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
     from stemstore.sources.registry import readers
 

@@ -19,6 +19,7 @@ NAMES = {
     "annulus",
     "bin_detector",
     "bin_scan",
+    "calibrate",
     "center_of_mass",
     "com_colours",
     "compute",
