@@ -44,6 +44,7 @@ class GroupWriter:
 
     def __init__(self, storage: Storage, path: str, arrays: Mapping[str, AttachedArray], *, replace: bool) -> None:
         self._storage, self._path, self._replace = storage, path, replace
+        self._whole = False
         parent = path.rpartition("/")[0]
         aside = f"{parent}/.part-{uuids.uuid4()}".lstrip("/")
         # objects of a server cannot be renamed; a new group is written in its place and does not open before its end
@@ -82,11 +83,16 @@ class GroupWriter:
         self._storage.put(f"{self._place}/{ROOT}", [root])
         if self._place != self._path:
             _check_free(self._storage, self._path, replace=self._replace)
+            self._whole = True
             self._storage.move(self._place, self._path, ROOT)
 
     def abort(self) -> None:
-        """Remove what was written; a group that was to be replaced stays."""
-        self._storage.delete(self._place)
+        """Remove what was written; a group that was to be replaced stays.
+
+        A group that was whole and failed to get its name is kept, because on a server the old one may be gone by then.
+        """
+        if not self._whole:
+            self._storage.delete(self._place)
 
 
 def create_group(

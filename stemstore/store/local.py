@@ -123,7 +123,12 @@ class LocalStorage:
             there = path.exists()
             if there:
                 path.rename(old)
-            new.rename(path)
+            try:
+                new.rename(path)
+            except OSError:
+                if there:
+                    old.rename(path)
+                raise
             sync_folder(path.parent)
             if there:
                 shutil.rmtree(old)

@@ -160,6 +160,42 @@ def test_a_killed_writer_leaves_old_or_new(tmp_path, write_dense, monkeypatch, a
     np.testing.assert_array_equal(values_of(url), PLAIN)
 
 
+def test_a_failed_rename_brings_the_old_one_back(tmp_path, write_dense, monkeypatch):
+    """Where the new folder cannot get its name, the old one has it again."""
+    url = write_dense(tmp_path / "scan.zarr", FRAMES)
+    put(url, np.zeros(3))
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.name.startswith(".part-"):
+            raise PermissionError(13, "denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(StorageError, match="cannot rename"):
+        put(url, replace=True)
+    assert not values_of(url).any()
+
+
+def test_a_server_that_fails_at_the_end_keeps_the_new_one(write_dense, monkeypatch):
+    """When the last copies fail, the old group may be gone; the new one is whole beside its place."""
+    url = write_dense(f"memory://{uuid.uuid4()}/scan.zarr", FRAMES)
+    put(url, np.zeros(3))
+
+    def failing(*_args, **_options):
+        raise OSError(5, "gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(open_storage(url).fs), "cp_file", failing)
+        with pytest.raises(StorageError, match="gone"):
+            put(url, replace=True)
+    assert list_groups(url, "derived") == []
+    (aside,) = (name for name in open_storage(url).children("derived") if name.startswith(".part-"))
+    assert zarr.open_group(f"{url}/derived/{aside}", mode="r")["a"][:].tolist() == PLAIN.tolist()
+    put(url)
+    np.testing.assert_array_equal(values_of(url), PLAIN)
+
+
 def test_a_server_gets_the_metadata_last(write_dense, monkeypatch):
     """On a server the group's own metadata are the last object, also when a group is replaced."""
     url = write_dense(f"memory://{uuid.uuid4()}/scan.zarr", FRAMES)
