@@ -9,16 +9,22 @@ import numpy as np
 from stemstore.kernels.contract import sum_dtype
 from stemstore.kernels.detector_sums import DetectorSums
 from stemstore.kernels.moments import Moments
-from stemstore.ops.corrections import PixelCorrections, corrections_of, corrections_text
+from stemstore.ops.corrections import PixelCorrections, corrected, corrections_of, corrections_text
 from stemstore.ops.detectors import as_detector, axes_in
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+from stemstore.ops.moved import MovedSums
+from stemstore.ops.plane import ellipse_in, ellipse_text
+from stemstore.ops.reference import Reference
 from stemstore.ops.roi import within
+from stemstore.ops.transform import turned
 from stemstore.scan.blocks import map_kernel
+from stemstore.scan.origins import COM as NAMES
+from stemstore.scan.origins import ZERO, origin_coordinates
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from stemstore._types import Array, BoolArray, FloatArray
+    from stemstore._types import BoolArray, FloatArray
     from stemstore.kernels.corrections import Corrections
     from stemstore.ops.detectors import Centre
 
@@ -33,6 +39,7 @@ def center_of_mass(
     center: Centre | None = None,
     unit: str | None = None,
     sigma: bool = False,
+    origin: Any = None,
     roi: Any = None,
     **corrections: Unpack[PixelCorrections],
 ) -> xr.Dataset:
@@ -43,14 +50,18 @@ def center_of_mass(
     scan
         Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx.
     mask
-        Virtual detector (``disk(…)`` …) or boolean array; pixels outside are left out.
+        Virtual detector (``disk(…)`` …) or boolean array; pixels outside are left out. Detectors follow the origin of
+        each position as in `virtual_image`, by whole pixels; an array belongs to the pixels and stays.
     center
-        (ky, kx) that counts as zero; by default the optic axis, which is 0 on calibrated axes and the middle of the
-        frame, ``(n - 1) / 2``, on pixel axes.
+        (ky, kx) that counts as zero for all positions, in place of any origin; by default the optic axis, which is 0 on
+        calibrated axes and the middle of the frame, ``(n - 1) / 2``, on pixel axes before one is stated.
     unit
         Unit of `center` and of the result; default: the unit of the detector axes.
     sigma
         Add the standard errors that counting statistics leave.
+    origin
+        Where zero is at each position (descan), as in `virtual_image`: taken off exactly, not by whole pixels. By
+        default that of the scan itself, where `calibrate` gave it one; False counts from the optic axis.
     roi : shape (y, x), boolean
         Positions to look at; the others are not read, and count as missing frames.
     **corrections
@@ -60,13 +71,15 @@ def center_of_mass(
     -------
     dataset : dims (y, x), lazy
         ``com_y`` (along ky) and ``com_x`` (along kx), float64, relative to the centre; ``total`` (electrons or
-        counts under the mask, exact for integers). Frames without intensity and missing frames give NaN. With `sigma`
-        also ``com_y_sigma``, ``com_x_sigma`` and ``com_covariance`` (in the unit squared).
+        counts under the mask, exact for integers). Where the scan has an ellipse, vectors and errors are corrected and
+        the attribute ``com_matrix`` holds the matrix. The coordinates ``origin_ky``, ``origin_kx`` and the attribute
+        ``com_zero`` tell of origins that were taken off. Frames without intensity and missing frames give NaN. With
+        `sigma` also ``com_y_sigma``, ``com_x_sigma`` and ``com_covariance`` (in the unit squared).
 
     Raises
     ------
     InputError
-        The mask, the region of interest or a correction does not fit.
+        The mask, the origin, the region of interest or a correction does not fit; center and origin are given at once.
     CalibrationMissingError
         The unit needs a calibration that the scan lacks.
 
@@ -81,30 +94,26 @@ def center_of_mass(
     import dask.array as da
     import xarray as xr
 
-    from stemstore.scan.coordinates import optic_axis
-
     image = within(intensity_of(scan), roi)
-    region = None if mask is None else _boolean(as_detector(mask).weights(image))
-    axes = axes_in(image, unit)
+    zero = Reference.of(image, mask, center, unit, origin)
+    axes = axes_in(zero.grid, unit)
     even = all(_evenly_spaced(axis) for axis in axes)
     pixels = corrections_of(image, corrections)
     known = recorded(image)
-    kernel = Moments(region, None if even else axes, sigma)
-    sums = _sums(image, kernel, pixels, known)
+    sums = _sums(image, Moments(zero.mask, None if even else axes, sigma), pixels, zero)
     total = sums[..., 0].astype(sum_dtype(image.dtype) if pixels is None else np.float64)
-    if center is None:
-        center = (optic_axis(image, "ky", unit), optic_axis(image, "kx", unit))
     there = total > 0
     if known is not None:
         there = there & da.from_array(known, chunks=total.chunks)
     units = unit or image.coords["ky"].attrs.get("units", "pixel") if "ky" in image.coords else "pixel"
-    shown = None if mask is None else as_detector(mask).describe()
     history = parameters_text(
         "center_of_mass",
-        mask=shown,
-        center=center,
+        mask=None if mask is None else as_detector(mask).describe(),
+        center=zero.center,
         unit=units,
         sigma=sigma or None,
+        origin=None if zero.drift is None else "of each position",
+        ellipse=ellipse_text(image),
         roi=None if roi is None else "given",
         **corrections_text(corrections),
     )
@@ -114,8 +123,10 @@ def center_of_mass(
     number = da.where(there, total, 1).astype(np.float64)
     means = [sums[..., k].astype(np.float64) / number for k in (1, 2)]
     maps = {}
-    for name, mean, (step, first), zero in zip(("com_y", "com_x"), means, scales, center, strict=True):
-        maps[name] = mean * step + (first - zero), units, f"centre of mass along k{name[-1]}"
+    for k, (mean, (step, first), name) in enumerate(zip(means, scales, NAMES, strict=True)):
+        place = mean * step + (first - zero.center[k])
+        drift = None if zero.drift is None else da.from_array(zero.drift[k], chunks=total.chunks)
+        maps[name] = place if drift is None else place - drift, units, f"centre of mass along k{name[-1]}"
     if sigma:
         maps |= _errors(sums, number, means, (scales[0][0], scales[1][0]), units)
     variables = {}
@@ -125,13 +136,30 @@ def center_of_mass(
         variables[name].attrs |= {"units": own, "long_name": long_name}
     variables["total"] = labelled(total, image, scan_dims(image), history).rename("total")
     variables["total"].attrs |= {"units": image.attrs.get("units", "count"), "long_name": "intensity under the mask"}
-    return xr.Dataset(variables, attrs={"history": history})
+    return _corrected(xr.Dataset(variables, attrs={"history": history}), image, unit, zero)
 
 
-def _sums(image: xr.DataArray, kernel: Moments, corrections: Corrections | None, known: BoolArray | None) -> Any:
-    """Moments of raw frames, or of corrected ones: these are sums under corrected weights."""
+def _corrected(com: xr.Dataset, image: xr.DataArray, unit: str | None, zero: Reference) -> xr.Dataset:
+    """Take the ellipse of the scan off the vectors, and say what they count from."""
+    matrix = ellipse_in(image, unit)
+    com = com if matrix is None else turned(com, matrix)
+    if zero.drift is None:
+        return com
+    for name in NAMES:
+        com[name].attrs[ZERO] = "origin"
+    return com.assign_coords(origin_coordinates(image, zero.origin))
+
+
+def _sums(image: xr.DataArray, kernel: Moments, corrections: Corrections | None, zero: Reference) -> Any:
+    """Moments of raw frames, or of corrected ones: these are sums under corrected weights, as those that move are."""
+    known = recorded(image)
+    keep = None if known is None or known.all() else known
+    if zero.movement is not None:
+        weights = kernel.weights((zero.grid.sizes["ky"], zero.grid.sizes["kx"]))
+        moved = corrected(MovedSums.of(weights, zero.movement), corrections)
+        return map_kernel(image.data, moved, keep, zero.movement.shift)
     if corrections is None:
-        return map_kernel(image.data, kernel, None if known is None or known.all() else known)
+        return map_kernel(image.data, kernel, keep)
     weights, offsets = corrections.fold(kernel.weights((image.sizes["ky"], image.sizes["kx"])))
     sums = map_kernel(image.data, DetectorSums(weights), known)
     return sums if offsets is None else sums - offsets
@@ -190,12 +218,3 @@ def trusted(com: xr.Dataset) -> BoolArray:
 def _evenly_spaced(axis: FloatArray) -> bool:
     steps = np.diff(axis)
     return len(steps) == 0 or bool(np.allclose(steps, steps[0], rtol=1e-9, atol=0) and steps[0] != 0)
-
-
-def _boolean(weights: Array) -> BoolArray:
-    if weights.dtype != bool:
-        from stemstore.errors import InputError
-
-        msg = f"the mask of a centre of mass is boolean, got weights of type {weights.dtype}; compare them with 0 first"
-        raise InputError(msg, found=str(weights.dtype))
-    return weights

@@ -8,6 +8,7 @@ import numpy as np
 
 from stemstore._version import __version__
 from stemstore.errors import InputError
+from stemstore.scan.stated import ELLIPSE, ELLIPSE_AXES, TRANSPOSE
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray
 
 DETECTOR_DIMS = ("ky", "kx")
-INHERITED = ("beam_energy_keV", "semi_convergence_angle_mrad", "scan_rotation_deg", "stemstore_uuid")
+INHERITED = (
+    "beam_energy_keV",
+    "semi_convergence_angle_mrad",
+    "scan_rotation_deg",
+    "stemstore_uuid",
+    TRANSPOSE,
+    ELLIPSE,
+    *ELLIPSE_AXES.values(),
+)
 """Attributes of a scan that its results carry on."""
 
 

@@ -96,10 +96,8 @@ class MovedSums:
 
     def _by_move(self, place: Int64Array, region: DetectorRegion, driver: Any) -> Iterator[tuple[Int64Array, Any]]:
         """Gather frames that move alike, with the weights of `driver` prepared for them, one move after the other."""
-        moves, group = np.unique(self.shift.reshape(-1, 2)[place], axis=0, return_inverse=True)
-        group = group.reshape(-1)
-        for number, move in enumerate(moves.tolist()):
-            yield np.flatnonzero(group == number), self._prepared((move[0], move[1]), region, driver)
+        for move, some in by_move(self.shift.reshape(-1, 2)[place]):
+            yield some, self._prepared(move, region, driver)
 
     def _prepared(self, move: tuple[int, int], region: DetectorRegion, driver: Any) -> Any:
         axes = (region.stored, *(np.asarray(axis).tobytes() for axis in (region.rows, region.columns)))
@@ -111,7 +109,20 @@ class MovedSums:
                 found = driver.prepare_masks(region.embed(visible))
             else:
                 found = driver.prepare_weights(region.embed(visible.astype(np.float64)))
-            if (len(self.ready) + 1) * sum(part.nbytes for part in found) > READY_BYTES:
-                self.ready.clear()
-            self.ready[key] = found
+            remember(self.ready, key, found)
         return found
+
+
+def by_move(shift: Int64Array) -> Iterator[tuple[tuple[int, int], Int64Array]]:
+    """Gather rows of `shift`, (n, 2), that are alike: each move with the rows that have it."""
+    moves, group = np.unique(shift, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    for number, move in enumerate(moves.tolist()):
+        yield (move[0], move[1]), np.flatnonzero(group == number)
+
+
+def remember(ready: dict[Any, Any], key: Any, found: tuple[Array, ...]) -> None:
+    """Keep prepared arrays for the next blocks; where these become too many, the others are forgotten."""
+    if (len(ready) + 1) * sum(part.nbytes for part in found) > READY_BYTES:
+        ready.clear()
+    ready[key] = found

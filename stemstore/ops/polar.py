@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims, without_missing
-from stemstore.ops.plane import Centre, offsets
-from stemstore.ops.radial import RingMoments
+from stemstore.ops.plane import offsets
 from stemstore.ops.regions import one_turn
-from stemstore.ops.rings import Rings
-from stemstore.scan.blocks import map_kernel
+from stemstore.ops.rings import RingOptions, Rings
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,12 +25,8 @@ def polar_profile(
     scan: Any,
     n_angles: int,
     *,
-    bins: int | None = None,
-    edges: Any = None,
-    center: Centre | None = None,
-    unit: str | None = None,
     statistic: Statistic = "sum",
-    mask: Any = None,
+    **options: Unpack[RingOptions],
 ) -> xr.DataArray:
     """Sum or average every diffraction pattern over cells of rings and directions around the optic axis.
 
@@ -42,18 +36,19 @@ def polar_profile(
         Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx.
     n_angles
         Number of equal directions in one turn. The first begins at +kx; they go on towards +ky.
-    bins, edges, center, unit, mask
-        The rings, as in `radial_profile`.
     statistic
         ``"sum"``, or ``"mean"`` per pixel.
+    **options
+        ``bins``, ``edges``, ``center``, ``unit``, ``mask`` and ``origin``: the rings, as in `radial_profile`.
 
     Returns
     -------
     profile : dims (y, x, k, angle), lazy
         Sums are exact, uint64 or int64, for integer pixels, else float64; means are float64. Coordinates: ``k``,
-        ``k_inner``, ``k_outer``, ``angle`` (middles, degrees) and ``n_pixels`` (k, angle). Cells without a pixel, as
-        there are near the centre, sum to zero and have no mean (NaN). Missing frames sum to zero (NaN where the pixels
-        are floats) and have no mean; the coordinate ``valid`` marks them.
+        ``k_inner``, ``k_outer``, ``angle`` (middles, degrees) and ``n_pixels`` (k, angle), which is lazy and has the
+        dims of the profile where the cells move. Cells without a pixel, as there are near the centre, sum to zero and
+        have no mean (NaN). Missing frames sum to zero (NaN where the pixels are floats) and have no mean; the
+        coordinate ``valid`` marks them.
 
     Raises
     ------
@@ -75,23 +70,27 @@ def polar_profile(
     if statistic not in {"sum", "mean"}:
         msg = f"statistic {statistic!r} is not known; expected 'sum' or 'mean'"
         raise InputError(msg, key="statistic", found=statistic, expected=("sum", "mean"))
-    rings = Rings.of(image, bins=bins, edges=edges, center=center, unit=unit, mask=mask)
-    labels = _cells(rings.labels, offsets(image, center, unit), int(n_angles))
+    rings = Rings.of(image, **options)
+    places = offsets(rings.grid, options.get("center"), options.get("unit"))
+    labels = _cells(rings.labels, places, int(n_angles))
     shape = (len(rings), int(n_angles))
     n_cells = shape[0] * shape[1]
-    sums = map_kernel(image.data, RingMoments(labels, n_cells))
+    sums = rings.group_moments(image, labels, n_cells)
     data = sums.reshape((*sums.shape[:-1], *shape))
-    sizes = np.bincount(labels[labels >= 0], minlength=n_cells).reshape(shape)
+    sizes = rings.sizes(sums, labels, n_cells)
+    sizes = sizes.reshape((*sizes.shape[:-1], *shape))
     if statistic == "mean":
         data = without_missing(data / np.where(sizes, sizes, np.nan), image)
     history = parameters_text("polar_profile", n_angles=int(n_angles), statistic=statistic, **rings.text)
-    result = labelled(data, image, (*scan_dims(image), "k", "angle"), history)
+    dims = (*scan_dims(image), "k", "angle")
+    result = labelled(data, image, dims, history)
     middles = (np.arange(n_angles) + 0.5) * (TURN / n_angles)
+    about = {"units": "count", "long_name": "detector pixels in the cell"}
     result = result.assign_coords(
         rings.coordinates()
         | {
             "angle": ("angle", middles, {"units": "deg", "long_name": "direction from +kx towards +ky, middle"}),
-            "n_pixels": (("k", "angle"), sizes, {"units": "count", "long_name": "detector pixels in the cell"}),
+            "n_pixels": (dims[-sizes.ndim :], sizes, about),
         }
     )
     result.attrs |= {"units": image.attrs.get("units", "count"), "long_name": f"polar {statistic}"}
