@@ -26,15 +26,15 @@ def in_memory(source):
     return build(scan, [], Acquisition(), Calibration(), "memory", flyback=False)
 
 
-def write_store(url, frames, *, counted):
-    """Write counts as a finished store of small shards and give its url."""
+def write_store(url, frames, *, counted, small=True):
+    """Write counts as a finished store and give its url; small shards make even little data have many."""
     layout = (counted_layout if counted else dense_layout)(
         frames.shape[:2], frames.shape[2:], 1.0 if counted else frames.dtype
     )
-    small = {"frames_per_block": 7, "blocks_per_shard": 2, "slots_per_chunk": 64}
-    if not counted:
-        small = {"chunk": (2, 2, *layout.chunk[2:]), "shard": (4, 4, *layout.shard[2:])}
-    layout = replace(layout, **small)
+    if small and counted:
+        layout = replace(layout, frames_per_block=7, blocks_per_shard=2, slots_per_chunk=64)
+    elif small:
+        layout = replace(layout, chunk=(2, 2, *layout.chunk[2:]), shard=(4, 4, *layout.shard[2:]))
     document = ScanDocument(
         uuid=str(uuid.uuid4()),
         profile="counted" if counted else "dense",
