@@ -44,6 +44,9 @@ _FACE = {
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
     "compute": ("stemstore.ops.shared", "compute"),
+    "save": ("stemstore.ops.save", "save"),
+    "open_result": ("stemstore.ops.results", "open_result"),
+    "results": ("stemstore.ops.results", "results"),
     "map_frames": ("stemstore.ops.functions", "map_frames"),
     "explain": ("stemstore.ops.explain", "explain"),
 }
@@ -72,12 +75,15 @@ __all__ = [
     "max_pattern",
     "mean_pattern",
     "open",
+    "open_result",
     "point",
     "polar_profile",
     "radial_profile",
     "radial_variance",
     "readers",
     "rectangle",
+    "results",
+    "save",
     "sector",
     "segments",
     "subtract_descan",
@@ -106,7 +112,9 @@ if TYPE_CHECKING:
     from stemstore.ops.polar import polar_profile
     from stemstore.ops.radial import radial_profile, radial_variance
     from stemstore.ops.reduce import bin_scan
+    from stemstore.ops.results import open_result, results
     from stemstore.ops.rotation import estimate_rotation
+    from stemstore.ops.save import save
     from stemstore.ops.shared import compute
     from stemstore.ops.transform import transform_com
     from stemstore.ops.virtual import virtual_image

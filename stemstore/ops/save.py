@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import InputError
 from stemstore.ops.history import history_entries, history_lines
 from stemstore.ops.result_arrays import arrays_of, stored_attributes, stored_value, stream
-from stemstore.ops.results import PARENT, url_of
+from stemstore.ops.results import PARENT, open_result, url_of
 from stemstore.store.attached import check_json, check_name, create_group
 from stemstore.store.commit import read_commit
 from stemstore.store.metadata import ATTRIBUTE
@@ -45,7 +45,7 @@ def save(
     *,
     overwrite: bool = False,
     parameters: Mapping[str, Any] | None = None,
-) -> None:
+) -> xr.DataArray | xr.Dataset:
     """Save a result into the store of its scan.
 
     Lazy results are computed block by block while they are written, all variables in one pass over the scan; nothing
@@ -64,6 +64,11 @@ def save(
         Replace a result of this name; the old one stays until the new one is whole.
     parameters
         Anything to be noted with it; JSON values.
+
+    Returns
+    -------
+    saved
+        The result as `open_result` opens it: lazy, its values read from the store when they are asked for.
 
     Raises
     ------
@@ -128,6 +133,7 @@ def save(
         raise
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return open_result(url, name)
 
 
 def _as_dataset(result: Any, name: str) -> tuple[xr.Dataset, dict[str, Any]]:

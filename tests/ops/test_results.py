@@ -396,3 +396,11 @@ def test_opening_is_the_same_array_again(url):
     one, two = (open_result(url, "a").data.name for _ in range(2))
     save(image(np.zeros((2, 2))), url, "a", overwrite=True)
     assert one == two != open_result(url, "a").data.name
+
+
+def test_saving_gives_the_result_as_it_lies_there(ds):
+    """What is returned is lazy, and reads what was written."""
+    saved = save(stemstore.mean_pattern(ds), ds, "mean")
+    assert saved.chunks is not None
+    assert stemstore.explain(saved).startswith("generic")
+    np.testing.assert_array_equal(saved, COUNTS.mean((0, 1)))

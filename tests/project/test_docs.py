@@ -66,6 +66,15 @@ def test_the_quickstart_runs():
 
 
 @pytest.mark.usefixtures("at_scan_42")
+def test_the_page_on_saved_results_runs():
+    """The Python blocks of the page on results run one after the other, and what they saved is there."""
+    names = {}
+    for block in blocks(DOCS / "results.md"):
+        exec(block, names)  # the block is ours
+    assert {"com", "binned"} <= set(stemstore.results("scan_42.zarr"))
+
+
+@pytest.mark.usefixtures("at_scan_42")
 def test_the_commands_of_the_quickstart_run():
     """The shell lines of the quickstart work one after the other."""
     (block,) = blocks(DOCS / "quickstart.md", "bash")
