@@ -20,7 +20,7 @@ OPERATIONS = {
     "expand": lambda x: x.expand_dims("t").isel(t=[0, 0]),
     "coarsen": lambda x: x.coarsen(y=2, ky=7, boundary="trim").sum(),
     "coarsen to axes": lambda x: x.coarsen(kx=5).construct(kx=("a", "b")),
-    "rolling": lambda x: x.rolling(x=3, center=True).mean(),
+    "rolling": lambda x: x.astype(float).rolling(x=3, center=True).mean(),
     "rolling frames": lambda x: x.rolling(y=2).construct("w"),
     "pad": lambda x: x.pad(y=(1, 2), mode="constant", constant_values=7),
     "pad reflected": lambda x: x.pad(kx=2, mode="reflect"),
