@@ -144,13 +144,10 @@ class Selection:
 
 def flatten(axes: tuple[Index, ...], shape: tuple[int, ...]) -> Int64Array:
     """Flat C-order positions of the grid spanned by index runs `axes` in an array of shape `shape`."""
-    flat = np.zeros((1,) * len(axes), dtype=np.int64)
-    stride = 1
-    for number in reversed(range(len(axes))):
-        along = np.asarray(axes[number], dtype=np.int64) * stride
-        flat = flat + along.reshape((-1,) + (1,) * (len(axes) - 1 - number))
-        stride *= shape[number]
-    return np.ascontiguousarray(flat).reshape(-1)
+    flat = np.zeros(1, dtype=np.int64)
+    for axis, size in zip(axes, shape, strict=True):
+        flat = np.add.outer(flat * size, np.asarray(axis, dtype=np.int64)).reshape(-1)
+    return flat
 
 
 def runs(axis: Index, size: int) -> Iterator[slice]:

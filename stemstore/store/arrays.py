@@ -166,10 +166,11 @@ class StoredFrames:
         wanted = [((*p.shard, 0, 0), ravel((*p.inner, *tile), grid)) for p in pieces for tile in tiles]
         frames = math.prod(self._chunk[:-2])
         rows, columns = self.shape[-2:]
+        lengths = selection.scan_lengths
 
         def show(at: int, block: Array) -> None:
             piece = pieces[at // len(tiles)]
-            local, place = self._positions(piece, selection)
+            local, place = flatten(piece.local, self._chunk[:-2]), flatten(piece.place, lengths)
             if keep is not None:
                 kept = keep.reshape(-1)[place]
                 local, place = local[kept], place[kept]
@@ -201,10 +202,6 @@ class StoredFrames:
                 pieces.append(Piece(shard, inner, local, place))
         pieces.sort(key=lambda piece: piece[:2])
         return pieces
-
-    def _positions(self, piece: Piece, selection: Selection) -> tuple[Int64Array, Int64Array]:
-        """Flat frame numbers inside the chunk, and flat places in the selection."""
-        return flatten(piece.local, self._chunk[:-2]), flatten(piece.place, selection.scan_lengths)
 
 
 def cut_detector(block: Array, rows: Index, columns: Index) -> Array:

@@ -82,18 +82,18 @@ class LocalStorage:
     def fetch(self, extents: Sequence[Extent], scratch: Array) -> Generator[Array, None, None]:
         """Read one extent after the other into `scratch`; files of the page cache need no merging."""
         file: IO[bytes] | None = None
-        name = None
+        name, path = None, self.folder
         try:
             for key, start, length in extents:
                 if key != name:
                     if file is not None:
                         file.close()
-                    file, name = self.open(key), key
+                    file, name, path = self.open(key), key, self._path(key)
                 target = scratch[:length]
-                with _reading(self._path(key)):
+                with _reading(path):
                     got = _read_into(file, start, target)
                 if got != length:
-                    raise cut_short(self._path(key), start, length, got)
+                    raise cut_short(path, start, length, got)
                 yield target
         finally:
             if file is not None:
