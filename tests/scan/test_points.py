@@ -3,6 +3,7 @@
 import pickle
 
 import cloudpickle
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -135,6 +136,15 @@ def test_repeated_frames_and_single_frames(dataset_of, counts):
     along = ds.isel(x=2).isel(frame=xr.DataArray([3, 9], dims="p"), y=xr.DataArray([1, 2], dims="p"))
     assert fused(along)
     np.testing.assert_array_equal(along.intensity, frames[[3, 9], [1, 2], 2])
+
+
+def test_equal_numbers_of_points_are_not_mistaken_for_each_other(any_kind, counts):
+    """Results of different points in one graph keep apart."""
+    pairs = [np.array([[n, n + 1], [n, n]]) for n in range(6)]
+    sums = [picked(any_kind, *pair).intensity.sum(("ky", "kx")) for pair in pairs]
+    for compute in (dask.compute, stemstore.compute):
+        for pair, found in zip(pairs, compute(*sums), strict=True):
+            np.testing.assert_array_equal(found, counts[tuple(pair)].sum((1, 2)))
 
 
 def test_missing_frames_stay_missing(memory_of, counts):

@@ -113,13 +113,25 @@ def test_keywords_go_the_inherited_way(counts):
     same(array.mean((2, 3), dtype="f4"), counts.mean((2, 3), dtype="f4"))
     same(array.sum((2, 3), split_every=2), counts.sum((2, 3)))
     same(np.max(array, 3), counts.max(3))
-    same(array[:, :, [1, 1, 0]].sum((2, 3)), counts[:, :, [1, 1, 0]].sum((2, 3)))
+    repeated = array[:, :, [1, 1, 0]].sum((2, 3))  # weights above one are summed in floats
+    assert not streams(repeated)
+    same(repeated, counts[:, :, [1, 1, 0]].sum((2, 3)))
     same(array[:, :, 3].mean(2), counts[:, :, 3].mean(2))
     place = da.zeros((11, 9), dtype=np.uint64)
     np.sum(array, axis=(2, 3), out=place)
     same(place, counts.sum((2, 3)))
     with pytest.raises(np.exceptions.AxisError, match="out of bounds"):
         np.mean(array, (3, 4))
+
+
+def test_functions_of_numpy_take_labelled_arrays(kinds, counts):
+    """``np.sum`` and its kind of a DataArray, by axis."""
+    image = kinds["stored events"].intensity
+    for function in (np.sum, np.mean, np.max):
+        found = function(image, axis=(0, 1))
+        assert streams(found)
+        same(found, function(counts, axis=(0, 1)))
+    same(np.sum(image), counts.sum())
 
 
 def test_empty_selections_behave_as_in_numpy(counts):
