@@ -1,6 +1,11 @@
 """Pointwise selections: ``ds.isel(y=DataArray(…), x=DataArray(…))``, a region drawn by hand, a line, a resampled grid.
 
-xarray hands such an index to ``array.vindex``; `pick` turns it into a lazy array over a `PointSource`.
+xarray hands such an index to ``array.vindex``; `pick` turns it into a lazy array over a `PointSource`. A region is
+picked, and a result put back into a map, by the positions where a boolean map (y, x) holds::
+
+    y, x = np.nonzero(region)
+    part = ds.isel(y=xr.DataArray(y, dims="point"), x=xr.DataArray(x, dims="point"))
+    image[y, x] = part.intensity.sum(("ky", "kx"))
 """
 
 from __future__ import annotations
