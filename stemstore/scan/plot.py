@@ -20,11 +20,9 @@ from stemstore.scan.canvas import (
     with_unit,
 )
 from stemstore.scan.colours import full_brightness, vector_colours
-from stemstore.scan.coordinates import optic_axis
+from stemstore.scan.overlays import centre, regions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import xarray as xr
 
     from stemstore._types import Array, BoolArray, FloatArray
@@ -176,14 +174,15 @@ class Plots:
 
         Notes
         -----
-        Outlines show what operations count on the pixels of this pattern. Scale bars are in 1/Å, mrad or pixels, as the
+        Outlines show what operations count on the pixels of this pattern: about its own optic axis where the scan
+        carries one for each position, and with the scan's ellipse. Scale bars are in 1/Å, mrad or pixels, as the
         axes are.
         """
         array = self._array(DETECTOR, FREQUENCY)
         dims = DETECTOR if set(DETECTOR) == set(array.dims) else FREQUENCY
         array = array.transpose(*dims)
         values, missing, grid = _plane(array, dims)
-        regions = list(_regions(array, detectors))
+        found = list(regions(array, detectors))
         scale_bar = options.pop("scale_bar", True)
         ax = axes_for(ax, grid, ticks=not scale_bar, title=title, beside="colour bar" if colorbar else "")
         known = values[~missing]
@@ -192,11 +191,11 @@ class Plots:
         elif "norm" not in options:
             options = dict(zip(("vmin", "vmax"), _range(known, percentile), strict=True)) | options
         shown = draw(ax, values, missing, grid, **{"cmap": "inferno"} | options)
-        for number, (name, inside) in enumerate(regions):
+        for number, (name, inside) in enumerate(found):
             outline(ax, inside, grid, colour=OUTLINES[number % len(OUTLINES)], label=name)
         if center:
             _mark_centre(ax, array, grid)
-        if regions:
+        if found:
             ax.legend(loc="upper right", fontsize=SMALL, framealpha=0.75, handlelength=1.2, borderpad=0.3)
         if colorbar:
             add_colour_bar(ax, shown, _label(array), extend=_beyond(known, shown))
@@ -354,24 +353,9 @@ def _label(array: xr.DataArray) -> str:
     return with_unit(name, str(array.attrs.get("units", "1")))
 
 
-def _regions(array: xr.DataArray, detectors: Any) -> Iterator[tuple[str, BoolArray]]:
-    """Name every detector and mark the pixels that it counts."""
-    given = {} if detectors is None else detectors if isinstance(detectors, dict) else {None: detectors}
-    for name, detector in given.items():
-        known = hasattr(detector, "weights")
-        weights = np.asarray(detector.weights(array) if known else getattr(detector, "values", detector))
-        if weights.shape != array.shape or weights.dtype.kind not in "biufc":
-            msg = (
-                f"a detector has {weights.dtype} weights of shape {weights.shape}, the pattern is {array.shape} "
-                "(ky, kx); give disk(…), annulus(…) …, numbers of that shape, or a dict of them"
-            )
-            raise InputError(msg, key="detectors", expected=array.shape, found=weights.shape)
-        yield str(name or (detector.describe() if known else "detector")), weights != 0
-
-
 def _mark_centre(ax: Any, array: xr.DataArray, grid: Grid) -> None:
     """Draw a cross on the optic axis, where it is in the picture."""
-    row, column = (optic_axis(array, dim, None) for dim in grid.dims)
+    row, column = centre(array, grid.dims)
     inside = all(axis.min() <= at <= axis.max() for axis, at in zip(grid.axes, (row, column), strict=True))
     if inside:
         ax.plot([column], [row], "+", color="white", markersize=7, markeredgewidth=1.0, gid="center")

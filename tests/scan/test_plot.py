@@ -222,6 +222,35 @@ def test_outlines_follow_calibrated_axes(ax, frames_of):
     assert ax.get_ylabel() == "ky (mrad)"
 
 
+def test_detectors_move_with_the_origin_of_a_position(scan, counts):
+    """What is drawn on one pattern of a scan that carries its origins is what its virtual image sums there."""
+    rng = np.random.default_rng(9)
+    places = [
+        xr.DataArray(middle + rng.uniform(-3, 3, (11, 9)), dims=("y", "x"), attrs={"units": "pixel"})
+        for middle in (6.5, 4.5)
+    ]
+    walking = stemstore.calibrate(scan, origin=tuple(places))
+    for detector in (stemstore.annulus(1.5, 4), rng.random((14, 10)) > 0.5):
+        image = stemstore.virtual_image(walking, detector).values
+        for y, x in ((0, 0), (3, 7), (10, 8)):
+            ax = Figure().subplots()
+            walking.isel(y=y, x=x).stem.plot.pattern(ax, detectors={"mine": detector})
+            lines = next(c for c in ax.collections if c.get_label() == "mine")
+            assert (counts[y, x] * inside(lines, (14, 10))).sum() == image[y, x]
+            (mark,) = named(ax, "center")
+            np.testing.assert_allclose(mark.get_xydata(), [[float(place[y, x]) for place in places[::-1]]])
+
+
+def test_outlines_follow_the_ellipse_of_a_scan(ax, scan):
+    """Where the scan carries an ellipse, disks are drawn as they are summed."""
+    bent = stemstore.calibrate(scan, ellipse=[[1.3, 0.2], [0.2, 0.8]])
+    disk = stemstore.disk(3.3)
+    stemstore.mean_pattern(bent).stem.plot.pattern(ax, detectors=disk)
+    weights = disk.weights(bent.intensity)
+    np.testing.assert_array_equal(inside(ax.collections[-1], (14, 10)), weights)
+    assert (weights != disk.weights(scan.intensity)).any()
+
+
 def test_border_lines_are_as_long_as_they_can_be():
     """A rectangle has four lines, whatever its number of pixels."""
     mask = np.zeros((7, 9), bool)
