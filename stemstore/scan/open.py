@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore.scan.lazy import ScanSource
+    from stemstore.store.calibration import SavedCalibration
     from stemstore_schemas import Acquisition, Axis
 
 
@@ -25,6 +26,7 @@ def open_scan(
     reader: str | None = None,
     flyback: bool = False,
     allow_incomplete: bool = False,
+    calibration: bool = True,
     **options: Any,
 ) -> xr.Dataset:
     """Open a store or raw detector files as a lazy labelled dataset.
@@ -41,17 +43,22 @@ def open_scan(
         Show the columns recorded while the beam flew back; hidden by default.
     allow_incomplete
         Open a store whose conversion did not finish.
+    calibration
+        Put on the calibration that `save_calibration` left in a store; False ignores it.
     **options
         Calibration in place of what the data say (``beam_energy``, ``semi_convergence_angle``, ``camera_length``,
         ``scan_rotation``, ``scan_step``, ``detector_step``, ``detector_center``; numbers in keV, mrad, mm, deg, nm,
-        mrad, pixel or texts with a unit such as ``"300 keV"``), and the options of the reader.
+        mrad, pixel or texts with a unit such as ``"300 keV"``; see `calibrate`), and the options of the reader. They
+        come before a saved calibration, which comes before what the data say.
 
     Returns
     -------
     dataset
         Variable ``intensity`` with dims (y, x, ky, kx), a leading ``frame`` for repeated frames; coordinates in
         physical units where calibrated, and the stored pixel numbers ``y_pixel`` … ``kx_pixel``. ``valid`` (y, x)
-        is there when a frame is missing (0) or partial (1).
+        is there when a frame is missing (0) or partial (1). A saved calibration adds the coordinates ``origin_ky`` and
+        ``origin_kx`` (y, x), which operations follow, and the variables ``dark``, ``gain`` and ``mask`` (ky, kx), which
+        are not applied: they are for the arguments of these names. All are lazy.
 
     Warns
     -----
@@ -66,7 +73,9 @@ def open_scan(
     ConversionIncompleteError
         A store without its commit object.
     FormatVersionError
-        A store written by a newer version.
+        A store or its saved calibration was written by a newer version.
+    CorruptDataError
+        The metadata of a store or its saved calibration are damaged, or contradict each other.
 
     Examples
     --------
@@ -77,10 +86,11 @@ def open_scan(
     from stemstore.sources.files import path_texts
     from stemstore.sources.registry import open_source
     from stemstore.sources.streaming import scan_source
+    from stemstore.store.calibration import read_calibration
     from stemstore.store.open import is_store, open_store
     from stemstore.store.urls import is_local
 
-    calibration, reader_options = Calibration.split(options)
+    given, reader_options = Calibration.split(options)
     paths = path_texts(url)
     if reader is None and len(paths) == 1 and (not is_local(paths[0]) or is_store(paths[0])):
         if reader_options:
@@ -88,17 +98,25 @@ def open_scan(
             raise InputError(msg, url=paths[0], found=sorted(reader_options))
         stored = open_store(paths[0], allow_incomplete=allow_incomplete)
         document = stored.document
-        return build(stored, document.axes, document.acquisition, calibration, paths[0], flyback=flyback)
+        saved = read_calibration(stored) if calibration else None
+        return build(stored, document.axes, document.acquisition, given, paths[0], flyback=flyback, saved=saved)
     source = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
     metadata = source.metadata
     for text in metadata.warnings:
         warnings.warn(f"{paths[0]}: {text}", ScanWarning, stacklevel=2)
-    dataset = build(scan_source(source), metadata.axes, metadata.acquisition, calibration, paths[0], flyback=flyback)
+    dataset = build(scan_source(source), metadata.axes, metadata.acquisition, given, paths[0], flyback=flyback)
     return dataset.assign_attrs(warnings=list(metadata.warnings)) if metadata.warnings else dataset
 
 
 def build(
-    source: Any, axes: list[Axis], acquisition: Acquisition, calibration: Calibration, url: str, *, flyback: bool
+    source: Any,
+    axes: list[Axis],
+    acquisition: Acquisition,
+    calibration: Calibration,
+    url: str,
+    *,
+    flyback: bool,
+    saved: SavedCalibration | None = None,
 ) -> xr.Dataset:
     """Dress a scan source as a dataset."""
     import numpy as np
@@ -107,6 +125,7 @@ def build(
     import stemstore.scan.accessor  # noqa: F401  (registers ``result.stem``)
     from stemstore.scan.coordinates import scan_coordinates
     from stemstore.scan.lazy import ScanArray, require_classic_arrays
+    from stemstore.scan.saved import with_saved_arrays
     from stemstore.selection import Selection
 
     require_classic_arrays()
@@ -120,10 +139,13 @@ def build(
         valid = np.asarray(source.validity).reshape(source.shape[:-2])
         coords["valid"] = xr.Variable(dims[:-2], valid, flags)
     image = xr.DataArray(array, dims=dims, coords=coords, attrs=attrs, name="intensity")
-    if acquisition.flyback_columns and not flyback:
-        image = image.isel(x=slice(None, image.sizes["x"] - acquisition.flyback_columns))
     dataset = image.to_dataset().assign_attrs(source_url=url, **scan_attributes(acquisition, source))
-    return apply_values(dataset, calibration.values())
+    values = calibration.values()
+    if saved is not None:
+        dataset, values = with_saved_arrays(dataset, saved), saved.values.merged(values)
+    if acquisition.flyback_columns and not flyback:
+        dataset = dataset.isel(x=slice(None, dataset.sizes["x"] - acquisition.flyback_columns))
+    return apply_values(dataset, values)
 
 
 def scan_attributes(acquisition: Acquisition, source: ScanSource) -> dict[str, Any]:

@@ -24,6 +24,7 @@ ATTRIBUTE = "stemstore"
 """Key of the scan document among the attributes of the root group."""
 
 INTENSITY, GAP, N_SLOTS, VALID, SUMMARY = "intensity", "events/gap", "events/n_slots", "valid", "summary"
+CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,9 @@ def parse_arrays(root: dict[str, Any], url: str) -> dict[str, ArrayInfo]:
     except AttributeError as error:
         msg = f"the array metadata of '{url}' are damaged ({error!r}); restore {ROOT} from a copy"
         raise CorruptDataError(msg, url=url, key=ROOT) from error
-    return {path: parse_array(path, node) for path, node in arrays.items() if path in (INTENSITY, GAP, N_SLOTS, VALID)}
+    known = (INTENSITY, GAP, N_SLOTS, VALID)
+    wanted = {path: node for path, node in arrays.items() if path in known or path.startswith(f"{CALIBRATION}/")}
+    return {path: parse_array(path, node) for path, node in wanted.items()}
 
 
 def parse_array(path: str, node: dict[str, Any]) -> ArrayInfo:

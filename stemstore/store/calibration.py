@@ -1,0 +1,119 @@
+"""The calibration that a store keeps beside its scan: one document and a few small arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stemstore.errors import CorruptDataError, FormatVersionError
+from stemstore.store.attached import read_group, write_group
+from stemstore.store.attached_array import StoredArray
+from stemstore.store.metadata import ATTRIBUTE, CALIBRATION
+from stemstore_schemas import CalibrationValues, SchemaVersionError, dump_document, load_calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stemstore.store.attached_array import AttachedArray
+    from stemstore.store.open import StoredScan
+    from stemstore_schemas import CalibrationDocument
+
+SAVED = f"{CALIBRATION}/saved"
+"""Group of what was saved last; arrays that a conversion wrote lie in ``calibration`` itself and stay."""
+
+MAPS = ("origin_ky", "origin_kx")
+"""Arrays over the scan: place of the optic axis, stored pixels."""
+
+FRAMES = ("dark", "gain", "mask")
+"""Arrays over the detector: dark reference, gain reference, and usable pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCalibration:
+    """What is known beside the scan.
+
+    Attributes
+    ----------
+    document
+        What was saved; None where nothing was.
+    arrays
+        By name, as of `MAPS` and `FRAMES`; read when they are indexed.
+    """
+
+    document: CalibrationDocument | None = None
+    arrays: dict[str, StoredArray] = field(default_factory=dict)
+
+    @property
+    def values(self) -> CalibrationValues:
+        """What was stated."""
+        if self.document is None:
+            return CalibrationValues()
+        return CalibrationValues.model_validate(
+            {name: getattr(self.document, name) for name in CalibrationValues.model_fields}
+        )
+
+
+def read_calibration(scan: StoredScan) -> SavedCalibration:
+    """Read the calibration of a store, in one request and without any array.
+
+    Parameters
+    ----------
+    scan
+        The open store. Arrays that its conversion wrote are given as well; saved ones come before them.
+
+    Raises
+    ------
+    FormatVersionError
+        It was saved by a newer release.
+    CorruptDataError
+        It is damaged, or belongs to another scan.
+    """
+    url, arrays = scan.head.url, _converted(scan)
+    found = read_group(url, SAVED)
+    if found is None:
+        return SavedCalibration(None, arrays)
+    attributes, saved = found
+    hint = "open the store with calibration=False and save its calibration again"
+    try:
+        document = load_calibration(attributes.get(ATTRIBUTE) or {})
+    except SchemaVersionError as error:
+        msg = f"the calibration of '{url}' cannot be read: {error}; or open the store with calibration=False"
+        raise FormatVersionError(msg, url=url, found=error.found, expected=error.known) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        msg = f"the calibration of '{url}' is damaged: {error}; {hint}"
+        raise CorruptDataError(msg, url=url, key=SAVED) from error
+    if document.uuid != scan.uuid:
+        msg = f"'{url}/{SAVED}' belongs to scan {document.uuid}, but the store holds {scan.uuid}; {hint}"
+        raise CorruptDataError(msg, url=url, key=SAVED, found=document.uuid, expected=scan.uuid)
+    shape = scan.document.shape
+    for name in document.arrays:
+        expected = shape[:-2] if name in MAPS else shape[-2:]
+        if name not in saved or saved[name].shape != expected:
+            got = saved[name].shape if name in saved else "nothing"
+            msg = f"array '{name}' of the calibration of '{url}' is {got}, expected {expected}; {hint}"
+            raise CorruptDataError(msg, url=url, key=f"{SAVED}/{name}")
+    return SavedCalibration(document, arrays | {name: saved[name] for name in document.arrays})
+
+
+def write_calibration(url: str, document: CalibrationDocument, arrays: Mapping[str, AttachedArray]) -> None:
+    """Put a calibration in the place of the one that was saved before; the scan is not touched.
+
+    Raises
+    ------
+    NotFoundError, UnknownFormatError, ConversionIncompleteError
+        There is no finished store.
+    StorageError
+        The device refuses; the old calibration stays.
+    """
+    write_group(url, SAVED, arrays, {ATTRIBUTE: dump_document(document)}, replace=True)
+
+
+def _converted(scan: StoredScan) -> dict[str, StoredArray]:
+    """Arrays that the conversion wrote, under the names that the document of the scan gives them."""
+    found, shape = {}, scan.document.shape
+    for name in (*MAPS, *FRAMES):
+        path = f"{CALIBRATION}/{getattr(scan.document.detector, name, None) or name}"
+        info = scan.head.arrays.get(path)
+        if info is not None and info.shape == (shape[:-2] if name in MAPS else shape[-2:]):
+            found[name] = StoredArray(scan.head.url, info)
+    return found
