@@ -11,6 +11,7 @@ import numpy as np
 from stemstore.errors import InputError
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, scan_dims
 from stemstore.scan.blocks import map_kernel
+from stemstore.scan.origins import in_pixels_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -183,4 +184,4 @@ def _box_coordinates(image: xr.DataArray, factors: tuple[int, int], boxes: tuple
         if f"{dim}_pixel" in image.coords:
             attrs = {"units": "pixel", "long_name": f"number of the box along {dim}"}
             thin = thin.assign_coords({f"{dim}_pixel": (dim, np.arange(n_boxes), attrs)})
-    return thin
+    return in_pixels_of(image, thin)

@@ -12,6 +12,7 @@ from stemstore.kernels.contract import sum_dtype
 from stemstore.kernels.patterns import PatternKernel
 from stemstore.ops.groups import map_groups
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+from stemstore.scan.origins import ORIGIN
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -108,4 +109,9 @@ def _middles(image: xr.DataArray, factors: tuple[int, ...]) -> xr.DataArray:
             middle = image.coords[dim].values.reshape(-1, factor).mean(axis=1)
             attrs = {**image.coords[dim].attrs, "step": image.coords[dim].attrs.get("step", 1.0) * factor}
             thin = thin.assign_coords({dim: (dim, middle, attrs)})
+    for name in ORIGIN:
+        if name in image.coords:
+            maps = image.coords[name].transpose("y", "x").data
+            groups = maps.reshape(thin.sizes["y"], factors[0], thin.sizes["x"], factors[1])
+            thin = thin.assign_coords({name: (("y", "x"), groups.mean(axis=(1, 3)), image.coords[name].attrs)})
     return thin

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.scan.coordinates import optic_axis, pixel_step, to_pixel
+from stemstore.scan.coordinates import from_pixel, optic_axis, pixel_step, to_pixel
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -90,6 +90,32 @@ def origin_coordinates(image: xr.DataArray, origin: Any) -> dict[str, xr.Variabl
         attrs = {"units": "pixel", "long_name": f"optic axis along {name} at each position"}
         made[own] = xr.Variable(image.dims[:-2], away + rest, attrs)
     return made
+
+
+def in_pixels_of(image: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Express origin and ellipse of a scan in the pixels of another view of it.
+
+    Parameters
+    ----------
+    image
+        The scan.
+    other
+        The same scan on other pixels, such as boxes; its axes are in the unit of those of `image`.
+    """
+    from stemstore.scan.stated import ELLIPSE
+
+    scale = []
+    for name, own in zip(DETECTOR, ORIGIN, strict=True):
+        scale.append(pixel_step(other, name, None) / pixel_step(image, name, None))
+        if own in image.coords:
+            place = from_pixel(image, name, None, to_pixel(image, name, "pixel", image.coords[own]))
+            moved = from_pixel(other, name, "pixel", to_pixel(other, name, None, place))
+            other = other.assign_coords({own: moved.variable.copy(deep=False)})
+            other.coords[own].attrs = image.coords[own].attrs
+    if ELLIPSE in image.attrs:
+        p, q, r, s = image.attrs[ELLIPSE]
+        other = other.assign_attrs({ELLIPSE: [p, q * scale[1] / scale[0], r * scale[0] / scale[1], s]})
+    return other
 
 
 def require_finite(pixels: FloatArray, image: xr.DataArray, name: str) -> BoolArray:

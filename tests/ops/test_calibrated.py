@@ -358,3 +358,32 @@ def test_profiles_that_move_travel_and_share_a_pass(walking):
     for other in (stemstore.compute(*results, scheduler="sync"), [r.compute(scheduler="processes") for r in results]):
         for one, expected in zip(other, alone, strict=True):
             xr.testing.assert_equal(one, expected)
+
+
+@pytest.mark.parametrize("step", [None, (0.5, 0.75)])
+@pytest.mark.parametrize("part", [{}, {"ky": slice(12, None, -1), "kx": slice(1, 13)}])
+def test_boxes_of_pixels_keep_origin_and_ellipse(step, part):
+    """A binned detector tells the same deflections, in its own units, and moves its rings along."""
+    options = {} if step is None else {"detector_step": step}
+    ds = calibrate(
+        dataset(counts=np.zeros((4, 5, 12, 12), np.uint8)), **options, detector_center=CENTER, ellipse=TILTED
+    )
+    ds = calibrate(ds.isel(part), origin=pixels(ORIGIN))
+    for factor in (2, (2, 3)):
+        boxes = stemstore.bin_detector(ds, factor)
+        at = [np.argmin(np.abs(boxes[dim].values - boxes[dim].values.mean())) for dim in ("ky", "kx")]
+        frames = np.zeros(ds.intensity.shape, np.uint8)
+        rows, columns = (int(i) * f for i, f in zip(at, (factor, factor) if factor == 2 else factor, strict=True))
+        frames[..., rows : rows + 2, columns : columns + (2 if factor == 2 else 3)] = 1
+        whole = ds.intensity.copy(data=frames)
+        binned = stemstore.bin_detector(whole, factor)
+        one, other = stemstore.center_of_mass(whole), stemstore.center_of_mass(binned)
+        np.testing.assert_allclose(one.com_y, other.com_y, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(one.com_x, other.com_x, rtol=1e-9, atol=1e-9)
+
+
+def test_groups_of_positions_have_the_mean_of_their_origins(walking):
+    """Binning the scan keeps a map with a value for each group."""
+    binned = stemstore.bin_scan(walking, 2)
+    np.testing.assert_allclose(binned.origin_ky, ORIGIN[0][:, :4].reshape(2, 2, 2, 2).mean((1, 3)))
+    assert stemstore.virtual_image(binned, stemstore.disk(2)).shape == (2, 2)
