@@ -23,7 +23,7 @@ class Ellipse(Record):
     a: Positive | None = Field(default=None, description="Semi-axis along theta, in pixels or any other unit.")
     b: Positive | None = Field(default=None, description="The other semi-axis, in the unit of a.")
     theta: Finite | None = Field(
-        default=None, description="Direction of the semi-axis a, rows towards columns positive, rad."
+        default=None, description="Direction of the semi-axis a, rows towards columns positive, deg."
     )
     source: ValueSource = Field(default="user", description="Where the ellipse comes from.")
     uncertainty: Number | None = Field(default=None, description="Standard uncertainty of a / b; null: not known.")
@@ -41,14 +41,14 @@ class Ellipse(Record):
 
     @classmethod
     def of_axes(cls, a: float, b: float, theta: float, **about: object) -> "Ellipse":
-        """Make the ellipse of semi-axes a and b, with a along `theta` (rad): lengths along it shrink by b / a.
+        """Make the ellipse of semi-axes a and b, with a along `theta` (deg): lengths along it shrink by b / a.
 
         Notes
         -----
         T = 1 - (1 - b / a) u u', with u = (cos theta, sin theta) on (row, column): the correction of py4DSTEM
         (Savitzky et al., Microsc. Microanal. 27, 712, 2021), whose determinant is b / a.
         """
-        row, column = math.cos(theta), math.sin(theta)
+        row, column = math.cos(math.radians(theta)), math.sin(math.radians(theta))
         rest = 1 - b / a
         matrix = ((1 - rest * row * row, -rest * row * column), (-rest * row * column, 1 - rest * column * column))
         return cls.model_validate({"matrix": matrix, "a": a, "b": b, "theta": theta, **about})

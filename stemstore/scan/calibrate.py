@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.scan.calibration import Calibration
+from stemstore.scan.calibration import DETECTOR_DIMS, Calibration
+from stemstore.scan.coordinates import pixel_step
 from stemstore.scan.origins import ORIGIN, origin_coordinates
 from stemstore.scan.stated import (
     ELLIPSE,
@@ -21,6 +22,8 @@ from stemstore.scan.stated import (
 )
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from stemstore.scan.stated import Scan
     from stemstore_schemas import Ellipse
 
@@ -58,8 +61,9 @@ def calibrate(
         ``com_y`` and ``com_x`` measured on `dataset`, or a pair of maps (ky, kx) of places on the detector axes of
         `dataset`; units are those of the maps' attribute ``units``, else of these axes. False takes it away.
     ellipse
-        Elliptic distortion: a matrix of shape (2, 2) that corrects (row, column) vectors of stored pixels; or anything
-        with ``matrix``, or with ``a``, ``b`` and ``theta`` (rad), as entries or attributes. False takes it away.
+        Elliptic distortion: what `fit_ellipse` gives, a matrix of shape (2, 2) that corrects (row, column) vectors, or
+        a mapping with ``matrix``, or with ``a``, ``b`` and ``theta`` (deg, of the axis a, from rows towards columns).
+        Vectors are in stored pixels, or in the ``unit`` that it names. False takes it away.
     detector_transpose
         Whether detector rows and columns are to be exchanged before they are rotated to the scan axes.
     **values
@@ -102,7 +106,7 @@ def calibrate(
         raise InputError(msg, found=sorted(unknown), expected=Calibration.names())
     update: dict[str, Any] = {}
     if ellipse is not None and ellipse is not False:
-        update["ellipse"] = parse_ellipse(ellipse)
+        update["ellipse"] = parse_ellipse(ellipse, intensity(dataset))
     if detector_transpose is not None:
         update[TRANSPOSE] = bool(detector_transpose)
     values_now = stated_values(dataset).merged(given.values().model_copy(update=update))
@@ -115,28 +119,35 @@ def calibrate(
     return apply_values(dataset, values_now).assign_coords(maps)
 
 
-def parse_ellipse(given: Any) -> Ellipse:
-    """Take an elliptic distortion in any form that `calibrate` knows.
+def parse_ellipse(given: Any, image: xr.DataArray) -> Ellipse:
+    """Take an elliptic distortion in any form that `calibrate` knows; its matrix is for stored pixels then.
 
     Raises
     ------
     InputError
         It is none of them, or no distortion.
+    CalibrationMissingError
+        It is in a unit that the scan has no calibration for.
     """
     from stemstore_schemas import Ellipse
 
     if isinstance(given, Ellipse):
         return given
     parts = {name: _entry(given, name) for name in ("matrix", "a", "b", "theta")}
+    unit = _entry(given, "unit")
+    steps = [1.0, 1.0] if unit is None else [pixel_step(image, name, str(unit)) for name in DETECTOR_DIMS]
     try:
         if all(value is None for value in parts.values()):
-            parts["matrix"] = np.asarray(getattr(given, "values", given), np.float64)
-        axes = {name: float(np.asarray(parts[name])) for name in ("a", "b", "theta") if parts[name] is not None}
+            parts["matrix"] = given
+        axes: dict[str, Any] = {name: float(parts[name]) for name in ("a", "b", "theta") if parts[name] is not None}
+        spread = _entry(given, "ratio_sigma")
+        axes |= {} if spread is None else {"uncertainty": float(spread), "source": "measured"}
         if parts["matrix"] is None:
-            return Ellipse.of_axes(**axes)
-        matrix = np.asarray(getattr(parts["matrix"], "values", parts["matrix"]), np.float64)
-        return Ellipse.model_validate({"matrix": matrix.reshape(MATRIX).tolist(), **axes})
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+            parts["matrix"] = Ellipse.of_axes(axes["a"], axes["b"], axes["theta"]).matrix
+        matrix = np.asarray(getattr(parts["matrix"], "values", parts["matrix"]), np.float64).reshape(MATRIX)
+        in_pixels = matrix * np.array(steps) / np.array(steps)[:, None]
+        return Ellipse.model_validate({"matrix": in_pixels.tolist(), **axes})
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         msg = (
             f"ellipse = {given!r} is not understood ({error}); give a matrix of shape (2, 2) on (row, column) vectors, "
             "or a, b and theta"
@@ -145,4 +156,6 @@ def parse_ellipse(given: Any) -> Ellipse:
 
 
 def _entry(given: Any, name: str) -> Any:
+    if isinstance(given, np.ndarray):
+        return None
     return given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)

@@ -33,7 +33,7 @@ STATED = "calibration"
 
 TRANSPOSE = "detector_transpose"
 ELLIPSE = "ellipse_matrix"
-ELLIPSE_AXES = {"a": "ellipse_a", "b": "ellipse_b", "theta": "ellipse_theta_rad"}
+ELLIPSE_AXES = {"a": "ellipse_a", "b": "ellipse_b", "theta": "ellipse_theta_deg"}
 
 
 def apply_values(dataset: Scan, values: CalibrationValues) -> Scan:

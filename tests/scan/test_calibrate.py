@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stemstore
-from stemstore.errors import CorruptDataError, InputError
+from stemstore.errors import CalibrationMissingError, CorruptDataError, InputError
 from stemstore.scan.calibrate import calibrate
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.lazy import selection_of
@@ -130,13 +130,13 @@ def test_sources_and_uncertainties_are_kept():
 @pytest.mark.parametrize("form", ["matrix", "mapping", "record", "dataset", "axes"])
 def test_ellipses_in_any_form(form):
     """All forms give the same matrix, row by row, in plain numbers."""
-    ellipse = Ellipse.of_axes(1.1, 0.9, 0.3)
+    ellipse = Ellipse.of_axes(1.1, 0.9, 20)
     given = {
         "matrix": np.array(ellipse.matrix),
-        "mapping": {"matrix": ellipse.matrix, "a": 1.1, "b": 0.9, "theta": 0.3, "residual": 0.1},
+        "mapping": {"matrix": ellipse.matrix, "a": 1.1, "b": 0.9, "theta": 20, "residual": 0.1},
         "record": ellipse,
         "dataset": xr.Dataset({"matrix": (("row", "column"), np.array(ellipse.matrix))}),
-        "axes": {"a": 1.1, "b": 0.9, "theta": 0.3},
+        "axes": {"a": 1.1, "b": 0.9, "theta": 20},
     }[form]
     ds = calibrate(opened(), ellipse=given, detector_transpose=True)
     np.testing.assert_allclose(np.reshape(ds.intensity.attrs["ellipse_matrix"], (2, 2)), ellipse.matrix)
@@ -145,6 +145,17 @@ def test_ellipses_in_any_form(form):
     plain = calibrate(ds, ellipse=False)
     assert not [name for name in (*plain.attrs, *plain.intensity.attrs) if name.startswith("ellipse")]
     assert "ellipse" not in json.loads(plain.attrs["calibration"])
+
+
+def test_ellipses_in_a_unit_are_brought_to_pixels():
+    """A matrix for vectors in mrad acts on the same vectors when pixels are not square."""
+    ds = opened(detector_step=(2.0, 3.0), beam_energy=300)
+    ellipse = {"a": 1.1, "b": 0.9, "theta": 20, "unit": "mrad", "ratio_sigma": 0.01}
+    matrix = np.reshape(calibrate(ds, ellipse=ellipse).intensity.attrs["ellipse_matrix"], (2, 2))
+    expected = np.array(Ellipse.of_axes(1.1, 0.9, 20).matrix) @ [2 * 3, 3 * 4]
+    np.testing.assert_allclose([2, 3] * (matrix @ [3, 4]), expected)
+    with pytest.raises(CalibrationMissingError, match="mrad"):
+        calibrate(opened(), ellipse=ellipse)
 
 
 @pytest.mark.parametrize("unit", ["pixel", "mrad", "1/angstrom"])

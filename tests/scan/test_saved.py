@@ -30,7 +30,7 @@ VALUES = {
     "detector_center": (5.25, 4),
     "scan_rotation": 12,
     "detector_transpose": True,
-    "ellipse": Ellipse.of_axes(1.1, 1, 0.2),
+    "ellipse": Ellipse.of_axes(1.1, 1, 12),
 }
 
 
