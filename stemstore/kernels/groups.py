@@ -60,16 +60,23 @@ def prepare_groups(labels: Int64Array, n_groups: int, region: DetectorRegion) ->
     inside = labels.reshape(-1) >= 0
     group = labels.reshape(-1)[inside]
     pixel = (rows[:, None] * region.stored[1] + columns).reshape(-1)[inside]
-    order = np.lexsort((pixel, group))
+    if (np.diff(pixel) > 0).all():
+        # a stable sort keeps the pixels in order; integers this small are sorted in linear time
+        order = np.argsort(group.astype(np.min_scalar_type(n_groups)), kind="stable")
+    else:
+        order = np.lexsort((pixel, group))
     starts = np.searchsorted(group[order], np.arange(n_groups + 1)).astype(np.int64)
     return pixel[order].astype(np.uint32), starts, _table(group, pixel, n_groups, region.stored[0] * region.stored[1])
 
 
 def _table(group: Int64Array, pixel: Int64Array, n_groups: int, n_pixels: int) -> Array:
     """Group of every stored pixel, with one row more for each time that a pixel is visible again."""
-    order = np.argsort(pixel, kind="stable")
-    pixel, group = pixel[order], group[order]
-    time = np.arange(len(pixel)) - np.searchsorted(pixel, pixel)
+    if (np.diff(pixel) > 0).all():
+        time: Int64Array = np.zeros(len(pixel), np.int64)
+    else:
+        order = np.argsort(pixel, kind="stable")
+        pixel, group = pixel[order], group[order]
+        time = np.arange(len(pixel)) - np.searchsorted(pixel, pixel)
     table = np.full((int(time.max(initial=0)) + 1, n_pixels), n_groups, np.min_scalar_type(n_groups))
     table[time, pixel] = group
     return table
