@@ -218,7 +218,7 @@ def with_unit(name: str, unit: str) -> str:
 
 def unit_text(unit: str) -> str:
     """Write a unit as it is read in a picture."""
-    return UNIT_TEXTS.get(unit, unit)
+    return UNIT_TEXTS.get(unit, unit).replace("^2", "²")
 
 
 def outline(ax: Any, inside: BoolArray, grid: Grid, *, colour: str, label: str) -> Any:
@@ -228,7 +228,7 @@ def outline(ax: Any, inside: BoolArray, grid: Grid, *, colour: str, label: str) 
     flat = [((x, y), (u, y)) for y, x, u in _border_lines(inside, grid.rows, grid.columns)]
     upright = [((x, y), (x, v)) for x, y, v in _border_lines(inside.T, grid.columns, grid.rows)]
     # a dark line below makes the outline legible on bright pixels
-    for width, shade, name in ((2.2, "black", "_"), (1.1, colour, label)):
+    for width, shade, name in ((2.6, "black", "_"), (1.3, colour, label)):
         lines = LineCollection(flat + upright, colors=shade, linewidths=width, label=name, capstyle="projecting")
         ax.add_collection(lines, autolim=False)
     return lines

@@ -21,11 +21,12 @@ from stemstore.scan.canvas import (
 )
 from stemstore.scan.colours import full_brightness, vector_colours
 from stemstore.scan.overlays import centre, regions
+from stemstore.scan.shades import beyond, logarithmic, value_range
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from stemstore._types import Array, BoolArray, FloatArray
+    from stemstore._types import Array, BoolArray
 
 SCAN, DETECTOR, FREQUENCY, COLOUR = ("y", "x"), ("ky", "kx"), ("fy", "fx"), "rgb"
 OUTLINES = ("#00e5ff", "#ffca28", "#76ff03", "#ff80ab", "#ffffff", "#b388ff")  # all legible on black, red and yellow
@@ -121,11 +122,11 @@ class Plots:
         if values.ndim > len(SCAN):
             draw(ax, values, missing, grid, **options)
         else:
-            low, high = _range(values[~missing], percentile if array.dtype != bool else None)
+            low, high = value_range(values[~missing], percentile if array.dtype != bool else None)
             limits = {} if "norm" in options else {"vmin": low, "vmax": high}
             shown = draw(ax, values, missing, grid, cmap=cmap, **limits | options)
             if colorbar:
-                add_colour_bar(ax, shown, _label(array), extend=_beyond(values[~missing], shown))
+                add_colour_bar(ax, shown, _label(array), extend=beyond(values[~missing], shown))
         frame(ax, grid, scale_bar=scale_bar, title=title)
         return ax
 
@@ -187,18 +188,19 @@ class Plots:
         ax = axes_for(ax, grid, ticks=not scale_bar, title=title, beside="colour bar" if colorbar else "")
         known = values[~missing]
         if log and "norm" not in options:
-            options, values = _logarithmic(values, known, percentile, options)
+            options, values = logarithmic(values, known, percentile, options)
         elif "norm" not in options:
-            options = dict(zip(("vmin", "vmax"), _range(known, percentile), strict=True)) | options
+            options = dict(zip(("vmin", "vmax"), value_range(known, percentile), strict=True)) | options
         shown = draw(ax, values, missing, grid, **{"cmap": "inferno"} | options)
         for number, (name, inside) in enumerate(found):
             outline(ax, inside, grid, colour=OUTLINES[number % len(OUTLINES)], label=name)
-        if center:
+        if center and dims == DETECTOR:
             _mark_centre(ax, array, grid)
         if found:
-            ax.legend(loc="upper right", fontsize=SMALL, framealpha=0.75, handlelength=1.2, borderpad=0.3)
+            style = {"facecolor": "black", "labelcolor": "white", "framealpha": 0.6, "edgecolor": "none"}
+            ax.legend(loc="upper right", fontsize=SMALL, handlelength=1.2, borderpad=0.3, **style)
         if colorbar:
-            add_colour_bar(ax, shown, _label(array), extend=_beyond(known, shown))
+            add_colour_bar(ax, shown, _label(array), extend=beyond(known, shown))
         frame(ax, grid, scale_bar=scale_bar, title=title)
         return ax
 
@@ -314,40 +316,6 @@ def _plane(array: xr.DataArray, dims: tuple[str, str]) -> tuple[Array, BoolArray
     return values, missing, Grid.of(array, dims)
 
 
-def _range(known: FloatArray, percentile: tuple[float, float] | None) -> tuple[float, float]:
-    """Values of the darkest and the brightest shade; the whole range where percentiles leave none."""
-    if known.size == 0:
-        return 0.0, 1.0
-    low, high = np.percentile(known, percentile) if percentile else (known.min(), known.max())
-    if low == high:
-        low, high = known.min(), known.max()
-    return float(low), float(high)
-
-
-def _logarithmic(
-    values: FloatArray, known: FloatArray, percentile: tuple[float, float] | None, options: dict[str, Any]
-) -> tuple[dict[str, Any], FloatArray]:
-    """Options for logarithmic shades, and the values with nothing below the darkest one."""
-    from matplotlib.colors import LogNorm
-
-    positive = known[known > 0]
-    low, high = _range(positive, percentile) if positive.size else (0.1, 1.0)
-    options = dict(options)
-    high = options.pop("vmax", high)
-    # one electron is brighter than none: the darkest shade is that of half the smallest value shown
-    low = options.pop("vmin", low / 2)
-    # numbers that have no logarithm would be left out of the picture as if they were missing
-    return options | {"norm": LogNorm(low, high)}, np.maximum(values, low)
-
-
-def _beyond(known: FloatArray, shown: Any) -> str:
-    """Tell a colour bar on which sides values lie beyond its ends."""
-    if known.size == 0:
-        return "neither"
-    below, above = bool(known.min() < shown.norm.vmin), bool(known.max() > shown.norm.vmax)
-    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
-
-
 def _label(array: xr.DataArray) -> str:
     name = str(array.attrs.get("long_name", array.name or ""))
     return with_unit(name, str(array.attrs.get("units", "1")))
@@ -355,15 +323,18 @@ def _label(array: xr.DataArray) -> str:
 
 def _mark_centre(ax: Any, array: xr.DataArray, grid: Grid) -> None:
     """Draw a cross on the optic axis, where it is in the picture."""
+    from matplotlib.patheffects import withStroke
+
     row, column = centre(array, grid.dims)
     inside = all(axis.min() <= at <= axis.max() for axis, at in zip(grid.axes, (row, column), strict=True))
     if inside:
-        ax.plot([column], [row], "+", color="white", markersize=7, markeredgewidth=1.0, gid="center")
+        edge = [withStroke(linewidth=2.5, foreground="black", alpha=0.8)]
+        ax.plot([column], [row], "+", color="white", markersize=7, path_effects=edge, gid="center")
 
 
 def _draw_wheel(ax: Any, text: str) -> None:
     """Draw the colours of all directions beside the picture; x is to the right and y downwards, as in the picture."""
-    room = ax.inset_axes((1.05, 0.1, 0.3, 0.3), anchor="W")
+    room = ax.inset_axes((1.04, 0.1, 0.25, 0.25), anchor="W")
     row, column = np.mgrid[-1 : 1 : WHEEL_PIXELS * 1j, -1 : 1 : WHEEL_PIXELS * 1j]
     disk = np.hypot(row, column)[..., None] <= 1
     colours = vector_colours(np.stack([row, column], axis=-1), 1.0)

@@ -175,6 +175,16 @@ def test_logarithmic_patterns(ax):
     assert shown.colorbar.extend == "min"
 
 
+def test_spectra_are_drawn_like_patterns(ax):
+    """Planes of frequencies have logarithmic shades and no optic axis; squares are written as such."""
+    spectrum = plane(np.ones((4, 4)), ("fy", "fx"), "angstrom", fy=(-2, 1.0), fx=(-2, 1.0))
+    spectrum.attrs["units"] = "count^2"
+    spectrum.stem.plot(ax)
+    assert ax.images[0].colorbar.ax.get_ylabel() == "sum (count²)"
+    assert not named(ax, "center")
+    assert ax.texts[-1].get_text() == "1 Å"
+
+
 def test_empty_and_linear_patterns(ax):
     """A pattern of zeros can be drawn in both ways."""
     for log in (True, False):
@@ -334,8 +344,10 @@ def test_a_figure_of_its_own(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     from matplotlib import pyplot as plt
 
-    for options in ({}, {"scale_bar": False, "title": "sum"}, {"colorbar": False}):
-        ax = plane(np.arange(200.0).reshape(10, 20), y=(0, 1.0), x=(0, 1.0)).stem.plot(**options)
+    image = plane(np.arange(200.0).reshape(10, 20), y=(0, 1.0), x=(0, 1.0))
+    com = xr.Dataset({"com_y": image, "com_x": image})
+    for result, options in ((image, {}), (image, {"scale_bar": False, "title": "sum"}), (com, {"title": "com"})):
+        ax = result.stem.plot(**options)
         figure = ax.figure
         figure.canvas.draw()
         (left, low), (right, high) = figure.get_tightbbox().get_points()
