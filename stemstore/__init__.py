@@ -30,10 +30,13 @@ _FACE = {
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
     "bin_detector": ("stemstore.ops.binning", "bin_detector"),
     "polar_profile": ("stemstore.ops.polar", "polar_profile"),
+    "crystallinity": ("stemstore.ops.crystallinity", "crystallinity"),
+    "power_spectrum": ("stemstore.ops.crystallinity", "power_spectrum"),
     "radial_profile": ("stemstore.ops.radial", "radial_profile"),
     "radial_variance": ("stemstore.ops.radial", "radial_variance"),
     "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
     "correct": ("stemstore.ops.corrections", "correct"),
+    "find_hot_pixels": ("stemstore.ops.hot_pixels", "find_hot_pixels"),
     "fit_descan": ("stemstore.ops.descan", "fit_descan"),
     "subtract_descan": ("stemstore.ops.descan", "subtract_descan"),
     "estimate_rotation": ("stemstore.ops.rotation", "estimate_rotation"),
@@ -62,6 +65,7 @@ __all__ = [
     "compute",
     "convert",
     "correct",
+    "crystallinity",
     "curl",
     "disk",
     "divergence",
@@ -69,6 +73,7 @@ __all__ = [
     "estimate_rotation",
     "explain",
     "find_disks",
+    "find_hot_pixels",
     "fit_descan",
     "inspect",
     "map_frames",
@@ -78,6 +83,7 @@ __all__ = [
     "open_result",
     "point",
     "polar_profile",
+    "power_spectrum",
     "radial_profile",
     "radial_variance",
     "readers",
@@ -102,12 +108,14 @@ if TYPE_CHECKING:
     from stemstore.ops.colours import com_colours
     from stemstore.ops.com import center_of_mass
     from stemstore.ops.corrections import correct
+    from stemstore.ops.crystallinity import crystallinity, power_spectrum
     from stemstore.ops.derivatives import curl, divergence
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
     from stemstore.ops.explain import explain
     from stemstore.ops.functions import map_frames
+    from stemstore.ops.hot_pixels import find_hot_pixels
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
     from stemstore.ops.polar import polar_profile
     from stemstore.ops.radial import radial_profile, radial_variance

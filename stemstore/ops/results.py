@@ -101,6 +101,8 @@ def open_result(store: str | os.PathLike[str] | xr.Dataset, name: str) -> xr.Dat
     """
     import xarray as xr
 
+    import stemstore.scan.accessor  # noqa: F401  # results can be drawn
+
     url = url_of(store)
     found = _read(url, check_name(name))
     if found is None:
