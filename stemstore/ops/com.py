@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -12,7 +13,7 @@ from stemstore.kernels.moments import Moments
 from stemstore.ops.corrections import PixelCorrections, corrected, corrections_of, corrections_text
 from stemstore.ops.detectors import as_detector, axes_in
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
-from stemstore.ops.moved import MovedSums
+from stemstore.ops.moved_kernel import MovedKernel
 from stemstore.ops.plane import ellipse_in, ellipse_text
 from stemstore.ops.reference import Reference
 from stemstore.ops.roi import within
@@ -22,6 +23,8 @@ from stemstore.scan.origins import COM as NAMES
 from stemstore.scan.origins import ZERO, origin_coordinates
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray as xr
 
     from stemstore._types import BoolArray, FloatArray
@@ -96,11 +99,11 @@ def center_of_mass(
 
     image = within(intensity_of(scan), roi)
     zero = Reference.of(image, mask, center, unit, origin)
-    axes = axes_in(zero.grid, unit)
+    axes = axes_in(image, unit)
     even = all(_evenly_spaced(axis) for axis in axes)
     pixels = corrections_of(image, corrections)
     known = recorded(image)
-    sums = _sums(image, Moments(zero.mask, None if even else axes, sigma), pixels, zero)
+    sums = _sums(image, partial(Moments, positions=None if even else axes, second=sigma), pixels, zero)
     total = sums[..., 0].astype(sum_dtype(image.dtype) if pixels is None else np.float64)
     there = total > 0
     if known is not None:
@@ -150,14 +153,14 @@ def _corrected(com: xr.Dataset, image: xr.DataArray, unit: str | None, zero: Ref
     return com.assign_coords(origin_coordinates(image, zero.origin))
 
 
-def _sums(image: xr.DataArray, kernel: Moments, corrections: Corrections | None, zero: Reference) -> Any:
-    """Moments of raw frames, or of corrected ones: these are sums under corrected weights, as those that move are."""
+def _sums(image: xr.DataArray, make: Callable[..., Moments], corrections: Corrections | None, zero: Reference) -> Any:
+    """Moments of raw frames, or of corrected ones: these are sums under corrected weights, unless the mask moves."""
     known = recorded(image)
     keep = None if known is None or known.all() else known
-    if zero.movement is not None:
-        weights = kernel.weights((zero.grid.sizes["ky"], zero.grid.sizes["kx"]))
-        moved = corrected(MovedSums.of(weights, zero.movement), corrections)
+    if zero.movement is not None and zero.mask is not None:
+        moved = corrected(MovedKernel.of(make, zero.mask, zero.movement), corrections)
         return map_kernel(image.data, moved, keep, zero.movement.shift)
+    kernel = make(zero.mask)
     if corrections is None:
         return map_kernel(image.data, kernel, keep)
     weights, offsets = corrections.fold(kernel.weights((image.sizes["ky"], image.sizes["kx"])))

@@ -121,8 +121,15 @@ def by_move(shift: Int64Array) -> Iterator[tuple[tuple[int, int], Int64Array]]:
         yield (move[0], move[1]), np.flatnonzero(group == number)
 
 
-def remember(ready: dict[Any, Any], key: Any, found: tuple[Array, ...]) -> None:
-    """Keep prepared arrays for the next blocks; where these become too many, the others are forgotten."""
-    if (len(ready) + 1) * sum(part.nbytes for part in found) > READY_BYTES:
+def remember(ready: dict[Any, Any], key: Any, found: tuple[Any, ...]) -> None:
+    """Keep what is prepared for the next blocks; where this becomes too much, the others are forgotten."""
+    if (len(ready) + 1) * _n_bytes(found) > READY_BYTES:
         ready.clear()
     ready[key] = found
+
+
+def _n_bytes(found: Any) -> int:
+    """Bytes of the arrays in nested tuples."""
+    if isinstance(found, tuple):
+        return sum(_n_bytes(part) for part in found)
+    return found.nbytes if isinstance(found, np.ndarray) else 0

@@ -28,12 +28,10 @@ class Reference:
 
     Attributes
     ----------
-    grid
-        On whose detector axes the moments count: the scan, or the plane of `movement`.
     mask
-        Pixels of the grid that count; None for all.
+        Pixels that count, visible ones, or those of the plane of `movement`; None for all.
     center
-        Place on these axes that is zero at rest.
+        Place on the detector axes that is zero at rest.
     drift
         How far zero lies from there at each position, along ky and kx; None where it is at rest.
     movement
@@ -42,7 +40,6 @@ class Reference:
         What is followed, as it was given; None for nothing.
     """
 
-    grid: xr.DataArray
     mask: BoolArray | None
     center: Centre
     drift: tuple[FloatArray, FloatArray] | None = None
@@ -65,19 +62,18 @@ class Reference:
         rest = (optic_axis(image, "ky", unit), optic_axis(image, "kx", unit)) if center is None else center
         followed = None if center is not None else chosen_origin(image, origin)
         if followed is None:
-            return cls(image, None if shape is None else _boolean(shape.weights(image)), rest)
+            return cls(None if shape is None else _boolean(shape.weights(image)), rest)
         away = displacements(image, followed)
         for name, pixels in zip(DIMS, away, strict=True):
             require_finite(pixels, image, name)
-        grid, region, movement = image, None, None
+        region, movement = None, None
         if isinstance(shape, Weights):  # flags of pixels stay with the pixels
             region = _boolean(shape.weights(image))
         elif shape is not None:
             movement = Movement.of(image, followed)
-            grid, region = movement.plane, _boolean(movement.weights(shape))
-            away = away[0] - movement.shift[..., 0], away[1] - movement.shift[..., 1]
+            region = _boolean(movement.weights(shape))
         steps = [pixel_step(image, name, unit) for name in DIMS]
-        return cls(grid, region, rest, (away[0] * steps[0], away[1] * steps[1]), movement, followed)
+        return cls(region, rest, (away[0] * steps[0], away[1] * steps[1]), movement, followed)
 
 
 def _boolean(weights: Array) -> BoolArray:

@@ -11,7 +11,8 @@ from stemstore.errors import InputError
 from stemstore.kernels.group_moments import GroupMoments
 from stemstore.ops.detectors import as_detector
 from stemstore.ops.labels import labelled, scan_dims
-from stemstore.ops.moved_groups import MovedGroups
+from stemstore.ops.moved import by_move
+from stemstore.ops.moved_kernel import MovedKernel
 from stemstore.ops.origin import Movement
 from stemstore.ops.plane import Centre, ellipse_text, offsets, pixel_size, span
 from stemstore.ops.shapes import Weights
@@ -111,7 +112,7 @@ class Rings:
         """Give the same over any groups of the pixels of the grid, such as parts of the rings."""
         if self.movement is None:
             return map_kernel(image.data, GroupMoments(labels, n_groups, spread))
-        kernel = MovedGroups.of(labels, self.still, n_groups, self.movement, spread=spread)
+        kernel = MovedKernel.of(UsableGroups(self.still, n_groups, spread), labels, self.movement)
         return map_kernel(image.data, kernel, values=self.movement.shift)
 
     def sizes(self, like: Any, labels: Int64Array | None = None, n_groups: int | None = None) -> Any:
@@ -133,10 +134,10 @@ class Rings:
             return np.bincount(labels[labels >= 0], minlength=n_groups).astype(np.int64)
         import dask.array as da
 
-        kernel = MovedGroups.of(labels, self.still, n_groups, self.movement, spread=False)
+        kernel = MovedKernel.of(UsableGroups(self.still, n_groups), labels, self.movement)
         shift = self.movement.shift
         moves = da.from_array(shift, chunks=(*like.chunks[: shift.ndim - 1], 2))
-        return moves.map_blocks(kernel.sizes, chunks=(*moves.chunks[:-1], (n_groups,)), dtype=np.int64)
+        return moves.map_blocks(_sizes, kernel, chunks=(*moves.chunks[:-1], (n_groups,)), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -158,6 +159,31 @@ class Rings:
             "k_inner": ("k", inner, {"units": self.unit, "long_name": "inner edge, part of the ring"}),
             "k_outer": ("k", outer, {"units": self.unit, "long_name": "outer edge, not part of the ring"}),
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UsableGroups:
+    """Makes the kernel for groups that have moved, without the pixels that take no part wherever they are."""
+
+    still: BoolArray | None
+    n_groups: int
+    spread: bool = False
+
+    def __call__(self, labels: Int64Array) -> GroupMoments:
+        """Take the groups of the visible pixels."""
+        usable = labels if self.still is None else np.where(self.still, labels, -1)
+        return GroupMoments(usable, self.n_groups, self.spread)
+
+
+def _sizes(shift: Int64Array, kernel: MovedKernel) -> Int64Array:
+    """Count the pixels of every group, (…, n_groups), after moves (…, 2)."""
+    flat = shift.reshape(-1, 2)
+    groups: Any = kernel.make
+    found = np.zeros((len(flat), groups.n_groups), np.int64)
+    for move, some in by_move(flat):
+        labels = groups(kernel.visible(move)).labels
+        found[some] = np.bincount(labels[labels >= 0], minlength=groups.n_groups)
+    return found.reshape(*shift.shape[:-1], groups.n_groups)
 
 
 def _even(bins: Any, farthest: float, pixel: float) -> FloatArray:

@@ -1,0 +1,105 @@
+"""Any kernel that moves by whole pixels from position to position (see `stemstore.ops.origin`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from dask.base import tokenize
+
+from stemstore.ops.moved import by_move, remember
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore.kernels.contract import DetectorRegion, Kernel
+    from stemstore.ops.origin import Movement
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MovedKernel:
+    """Kernel: for each move, another kernel made of what a table shows at the visible pixels then.
+
+    Attributes
+    ----------
+    make
+        Makes the kernel of one move from the visible part of the table; can be pickled. All of them reduce the
+        detector and have outputs of one shape.
+    table : shape (rows, columns)
+        Flags or labels on the plane of a `Movement`.
+    rows, columns, shift, mark
+        As of `stemstore.ops.moved.MovedSums`.
+    """
+
+    make: Callable[[Array], Kernel]
+    table: Array
+    rows: Int64Array
+    columns: Int64Array
+    shift: Int64Array
+    mark: str
+    ready: dict[Any, Any] = field(default_factory=dict)
+    reduces: Literal["detector"] = "detector"
+    combine: np.ufunc = np.add
+
+    @classmethod
+    def of(cls, make: Callable[[Array], Kernel], table: Array, movement: Movement) -> MovedKernel:
+        """Make the kernel, without positions yet."""
+        mark = str(tokenize(make, table, movement.rows, movement.columns))
+        return cls(make, table, movement.rows, movement.columns, np.zeros((0, 2), np.int64), mark)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """Tell kernels apart by what they compute, not by what they have ready."""
+        return (type(self).__name__, self.mark, self.shift)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without what is ready."""
+        return (type(self), (self.make, self.table, self.rows, self.columns, self.shift, self.mark))
+
+    def at(self, values: Int64Array) -> MovedKernel:
+        """Give the kernel for positions with these moves, (…, 2); what is ready serves all of them."""
+        return replace(self, shift=values)
+
+    def prepare(self, region: DetectorRegion) -> DetectorRegion:
+        """Keep the region; kernels are prepared move by move."""
+        return region
+
+    def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Describe the output of the kernel at rest."""
+        return self.make(self.visible((0, 0))).output(dtype, region)
+
+    def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
+        """Make the output of the kernel at rest."""
+        return self.make(self.visible((0, 0))).allocate(n_positions, dtype, region)
+
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: DetectorRegion) -> None:
+        """Process dense frames, move by move."""
+        for move, some in by_move(self.shift.reshape(-1, 2)[place]):
+            kernel, tables = self._prepared(move, prepared)
+            kernel.frames(block, local[some], out, place[some], tables)
+
+    def events(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
+    ) -> None:
+        """Process counted frames, move by move."""
+        for move, some in by_move(self.shift.reshape(-1, 2)[place]):
+            kernel, tables = self._prepared(move, prepared)
+            kernel.events(gap, offsets, local[some], out, place[some], tables)
+
+    def finish(self, out: Array, region: DetectorRegion) -> Array:
+        """Finish as the kernel at rest does."""
+        return self.make(self.visible((0, 0))).finish(out, region)
+
+    def visible(self, move: tuple[int, int]) -> Array:
+        """Show the table at the visible pixels after a move."""
+        return self.table[(self.rows - move[0])[:, None], self.columns - move[1]]
+
+    def _prepared(self, move: tuple[int, int], region: DetectorRegion) -> tuple[Kernel, Any]:
+        key = (move, region.stored, *(np.asarray(axis).tobytes() for axis in (region.rows, region.columns)))
+        found: tuple[Kernel, Any] | None = self.ready.get(key)
+        if found is None:
+            kernel = self.make(self.visible(move))
+            found = kernel, kernel.prepare(region)
+            remember(self.ready, key, found)
+        return found
