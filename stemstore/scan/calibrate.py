@@ -50,7 +50,7 @@ def calibrate(
     detector_transpose: bool | None = None,
     **values: Unpack[CalibrationOptions],
 ) -> Scan:
-    """State what is known about a scan, in place of what its files say; nothing is read and no pixel is changed.
+    """State what is known about a scan, in place of what its files say; no pixel is read or changed.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ def calibrate(
     origin
         Where the optic axis is at each position (descan): a Dataset with ``origin_ky`` and ``origin_kx``, or with
         ``com_y`` and ``com_x`` measured on `dataset`, or a pair of maps (ky, kx) of places on the detector axes of
-        `dataset`; units are those of the maps' attribute ``units``, else of these axes. False takes it away.
+        `dataset`; units are those of the maps' attribute ``units``, else of these axes. Lazy maps are computed here,
+        both in one pass. False takes it away.
     ellipse
         Elliptic distortion: what `fit_ellipse` gives, a matrix of shape (2, 2) that corrects (row, column) vectors, or
         a mapping with ``matrix``, or with ``a``, ``b`` and ``theta`` (deg, of the axis a, from rows towards columns).

@@ -50,10 +50,11 @@ def displacements(image: xr.DataArray, origin: Any) -> tuple[FloatArray, FloatAr
         The scan cannot be expressed in the unit of the maps.
     """
     import xarray as xr
+    from dask.base import compute
 
     if isinstance(origin, xr.Dataset):
         if all(name in origin.data_vars for name in COM):
-            return _deflected(image, origin)
+            return _deflected(image, *compute(*(origin[name] for name in COM)))
         if not all(name in origin for name in ORIGIN):
             msg = (
                 f"the dataset of origins lacks {[name for name in COM if name not in origin]}; give one with com_y and "
@@ -64,7 +65,8 @@ def displacements(image: xr.DataArray, origin: Any) -> tuple[FloatArray, FloatAr
     if not isinstance(origin, (tuple, list)) or len(origin) != len(DETECTOR):
         msg = f"an origin is a pair of maps (ky, kx) or a Dataset with com_y and com_x, not {type(origin).__name__}"
         raise InputError(msg, key="origin", found=type(origin).__name__)
-    return _placed(image, origin[0], "ky"), _placed(image, origin[1], "kx")
+    ky, kx = compute(*origin)  # both in one pass, where they are lazy
+    return _placed(image, ky, "ky"), _placed(image, kx, "kx")
 
 
 def own_origin(image: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray] | None:
@@ -144,9 +146,8 @@ def _placed(image: xr.DataArray, given: Any, name: str) -> FloatArray:
     return np.asarray(to_pixel(image, name, unit, _values(given, image, name)) - rest)
 
 
-def _deflected(image: xr.DataArray, com: xr.Dataset) -> tuple[FloatArray, FloatArray]:
-    """Distances from the optic axis, in stored pixels, that a centre of mass tells."""
-    parts = [com[name] for name in COM]
+def _deflected(image: xr.DataArray, *parts: xr.DataArray) -> tuple[FloatArray, FloatArray]:
+    """Distances from the optic axis, in stored pixels, that com_y and com_x tell."""
     vectors = np.stack([_values(part, image, name) for part, name in zip(parts, DETECTOR, strict=True)], axis=-1)
     if MATRIX in parts[0].attrs:
         vectors = vectors @ np.linalg.inv(np.reshape(parts[0].attrs[MATRIX], (len(COM), len(COM)))).T

@@ -183,6 +183,19 @@ def test_deflections_become_origins():
     np.testing.assert_allclose(ds.origin_ky, rows)
 
 
+def test_lazy_origins_cost_one_pass():
+    """Both maps of a lazy result are computed together."""
+    source, passes = scan_source(ArrayFrames(FRAMES)), []
+    run = source.run
+    source.run = lambda selection, *rest: (passes.append(selection.n_positions), run(selection, *rest))[1]
+    ds = build(source, [], Acquisition(), Calibration(), "memory", flyback=False)
+    com = stemstore.center_of_mass(ds)
+    calibrate(ds, origin=com)
+    assert sum(passes) == 30
+    calibrate(ds, origin=(com.com_y, com.com_x))
+    assert sum(passes) == 60
+
+
 def test_origins_need_not_be_known_where_nothing_was_recorded(frames_of):
     """A missing frame may have no origin; a recorded one must."""
     validity = np.full(SHAPE[:2], 2)

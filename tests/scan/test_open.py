@@ -127,6 +127,24 @@ def test_axes_of_the_files_are_used():
     assert (y.step, y.unit, y.source) == (pytest.approx(0.3), "nm", "user")
 
 
+def test_a_stated_step_keeps_the_centre_that_the_file_knows():
+    """What is not stated stays."""
+    from stemstore.scan.calibration import Calibration, complete_axes
+    from stemstore_schemas import Axis
+
+    known = [Axis(name="ky", size=12, unit="mrad", step=0.5, origin=-2.0, source="header")]
+    *_, ky, kx = complete_axes(known, FRAMES.shape, Acquisition(), Calibration(detector_step="2 mrad"))
+    assert (ky.step, ky.origin, kx.origin) == (2.0, -8.0, -9.0)
+
+
+def test_a_centre_alone_is_for_open_datasets(files):
+    """Axes stay in pixels and know their zero; a store has no place for that in its axes, but in its calibration."""
+    ds = stemstore.open(files / "raw.npy", detector_center=(3, 2))
+    assert (ds.ky.attrs["optic_axis"], ds.ky.attrs["units"]) == (3, "pixel")
+    with pytest.raises(InputError, match=r"stemstore\.calibrate"):
+        stemstore.convert(files / "raw.npy", files / "new.zarr", detector_center=(3, 2))
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -193,7 +211,7 @@ def test_distributed_workers_run_operations(files):
     distributed = pytest.importorskip("distributed")
     ds = stemstore.open(files / "dense.zarr")
     mask = np.ones((12, 10), bool)
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
     with cluster, distributed.Client(cluster):
         np.testing.assert_array_equal(stemstore.virtual_image(ds, mask).compute(), FRAMES.sum((2, 3)))
         np.testing.assert_allclose(stemstore.mean_pattern(ds).compute(), FRAMES.mean((0, 1)))
