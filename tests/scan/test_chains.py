@@ -68,7 +68,7 @@ def labelled(data):
     )
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(st.data())
 def test_everything_equals_numpy_after_any_chain_of_steps(kinds, counts, data):
     """An image, patterns and reductions are right, on every kind of source."""

@@ -55,35 +55,35 @@ def check(found, wanted):
 def cluster():
     """Start a cluster of two processes."""
     distributed = pytest.importorskip("distributed")
-    local = distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None)
+    local = distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0")
     with local, distributed.Client(local) as client:
         yield client
 
 
 def test_eight_threads_of_one_compute(any_kind, counts):
     """Tasks of many results interleave on eight threads."""
-    wanted = list(batch(any_kind, counts, 12))
+    wanted = list(batch(any_kind, counts, 8))
     check(dask.compute(*(lazy for lazy, _ in wanted), scheduler="threads", num_workers=8), wanted)
     check(stemstore.compute(*(lazy for lazy, _ in wanted), scheduler="threads", num_workers=8), wanted)
 
 
 def test_eight_threads_of_the_user(any_kind, counts):
     """Eight threads compute at the same time, each its own results."""
-    wanted = list(batch(any_kind, counts, 12, seed=1))
+    wanted = list(batch(any_kind, counts, 8, seed=1))
     with ThreadPoolExecutor(8) as executor:
         check(executor.map(lambda pair: pair[0].compute(scheduler="sync"), wanted), wanted)
 
 
 def test_processes(kinds, counts):
     """Graphs and sources are pickled to other processes."""
-    wanted = [pair for seed, ds in enumerate(kinds.values()) for pair in batch(ds, counts, 3, seed=seed)]
+    wanted = [pair for seed, ds in enumerate(kinds.values()) for pair in batch(ds, counts, 2, seed=seed)]
     with dask.config.set(scheduler="processes", num_workers=2):
         check(dask.compute(*(lazy for lazy, _ in wanted)), wanted)
 
 
 def test_a_cluster(cluster, kinds, counts):
     """Results of all kinds of source at once, apart and in shared passes."""
-    wanted = [pair for seed, ds in enumerate(kinds.values()) for pair in batch(ds, counts, 3, seed=seed)]
+    wanted = [pair for seed, ds in enumerate(kinds.values()) for pair in batch(ds, counts, 2, seed=seed)]
     check(cluster.gather(cluster.compute([lazy for lazy, _ in wanted])), wanted)
     check(stemstore.compute(*(lazy for lazy, _ in wanted)), wanted)
 
