@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import Array
-    from stemstore.store.attached_array import AttachedArray
+    from stemstore.store.attached_array import AttachedArray, StoredArray
     from stemstore.store.calibration import SavedCalibration
     from stemstore.store.open import StoredScan
     from stemstore_schemas import CalibrationDocument, CalibrationValues, HistoryEntry
@@ -32,6 +32,26 @@ ABOUT = {
     "mask": {"long_name": "usable pixels"},
 }
 """Frames of the detector that belong to a calibration, and their attributes."""
+
+
+class Kept:
+    """A small stored array that is read once per process: every operation on a scan looks at its origin."""
+
+    def __init__(self, stored: StoredArray) -> None:
+        self.stored, self.shape, self.ndim, self.dtype = stored, stored.shape, stored.ndim, stored.dtype
+        self._values: Array | None = None
+
+    def __getitem__(self, key: Any) -> Array:
+        """Index like a NumPy array."""
+        if self._values is None:
+            values = self.stored.read()
+            values.setflags(write=False)
+            self._values = values
+        return np.asarray(self._values[key])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without values."""
+        return (Kept, (self.stored,))
 
 
 def save_calibration(
@@ -108,7 +128,7 @@ def with_saved_arrays(dataset: xr.Dataset, saved: SavedCalibration) -> xr.Datase
     for name, stored in saved.arrays.items():
         key = f"calibration-{tokenize(stored.url, stored.info.path, mark)}"
         meta = np.empty((0,) * stored.ndim, stored.dtype)
-        data = da.from_array(stored, chunks=stored.chunk, name=key, meta=meta)
+        data = da.from_array(Kept(stored), chunks=-1, name=key, meta=meta)
         dims = image.dims[:-2] if name in ORIGIN else image.dims[-2:]
         variable = xr.Variable(dims, data, stored.attributes)
         dataset = dataset.assign_coords({name: variable}) if name in ORIGIN else dataset.assign({name: variable})

@@ -65,7 +65,7 @@ def test_the_given_dataset_stays_as_it_is():
     assert list(plain.coords) == list(before.coords)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_values_add_up(data):
     """Stating some values after others is stating all at once, in any order and on any selection."""

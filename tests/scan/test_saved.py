@@ -38,12 +38,20 @@ def origin_maps():
     return [xr.DataArray(part, dims=("y", "x"), attrs={"units": "pixel"}) for part in ORIGIN]
 
 
-@pytest.fixture(params=["dense", "counted"])
-def url(request, tmp_path):
+@pytest.fixture
+def url(tmp_path):
     """A finished store without any calibration."""
     np.save(tmp_path / "raw.npy", FRAMES)
-    limits = {"background_threshold": 400, "xray_threshold": 10_000} if request.param == "counted" else {}
-    return stemstore.convert(tmp_path / "raw.npy", tmp_path / "scan.zarr", count=bool(limits), **limits).url
+    return stemstore.convert(tmp_path / "raw.npy", tmp_path / "scan.zarr").url
+
+
+@pytest.fixture(params=["dense", "counted"])
+def either(request, url, tmp_path):
+    """The same, of frames and of electrons."""
+    if request.param == "dense":
+        return url
+    limits = {"background_threshold": 400, "xray_threshold": 10_000}
+    return stemstore.convert(tmp_path / "raw.npy", tmp_path / "counted.zarr", count=True, **limits).url
 
 
 @pytest.fixture
@@ -68,15 +76,15 @@ def objects(url):
     return {str(path.relative_to(root)): path.read_bytes() for path in files if "saved" not in path.parts}
 
 
-def test_a_store_opens_with_what_was_saved(url):
+def test_a_store_opens_with_what_was_saved(either):
     """Axes, attributes, origin and frames come back; the scan, its commit object and its verification stay."""
-    before, ds = objects(url), calibrate(stemstore.open(url), **VALUES, origin=origin_maps())
+    before, ds = objects(either), calibrate(stemstore.open(either), **VALUES, origin=origin_maps())
     save_calibration(ds.assign(dark=(("ky", "kx"), DARK), mask=(("ky", "kx"), MASK)))
-    after = objects(url)
+    after = objects(either)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"calibration/zarr.json"}
-    assert verify_store(url) == []
-    again = stemstore.open(url)
+    assert verify_store(either) == []
+    again = stemstore.open(either)
     xr.testing.assert_allclose(again.drop_vars(["dark", "mask"]), ds)
     assert again.attrs == ds.attrs
     assert stemstore.explain(again).startswith("fused")
@@ -168,7 +176,21 @@ def test_opening_costs_one_request_more(url, monkeypatch):
     assert asked == ["zarr.json", "stemstore.commit.json", "calibration/saved/zarr.json"]
     np.testing.assert_array_equal(ds.dark.compute(scheduler="sync"), DARK)
     np.testing.assert_allclose(ds.origin_ky[2:4, ::-2].compute(scheduler="sync"), ORIGIN[0][2:4, ::-2])
+    for _ in range(3):
+        stemstore.virtual_image(ds, stemstore.disk(1.5, unit="mrad"))
+    read = [f"calibration/saved/{name}/c/0/0" for name in ("dark", "origin_ky", "origin_kx")]
+    assert sorted(asked[3:]) == sorted(read)  # each array once
     memory.rm("/saved_scan.zarr", recursive=True)
+
+
+def test_saved_maps_travel_to_other_processes(url):
+    """Lazy maps are read where the tasks run."""
+    save_calibration({"origin": origin_maps()}, url)
+    ds = stemstore.open(url)
+    np.testing.assert_array_equal(ds.origin_ky.compute(scheduler="processes"), ORIGIN[0])
+    com = stemstore.center_of_mass(ds, unit="pixel")
+    plain = stemstore.center_of_mass(ds, unit="pixel", center=(0, 0))
+    np.testing.assert_allclose(com.com_y, plain.com_y - ORIGIN[0])
 
 
 def change(url, edit):
