@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stemstore.kernels.contract import Kernel
 
 _EXACT_BYTES = 4
-"""Widest integers whose sums no scan can make overflow 64 bits."""
+"""Widest integers of which 2³² fit a sum of 64 bits, more than any detector or scan has."""
 
 
 def streamed(array: da.Array, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> da.Array | None:
@@ -52,9 +52,9 @@ def streamed(array: da.Array, name: str, args: tuple[Any, ...], keywords: dict[s
     Axes beyond the detector (or the scan) are reduced from its result. Missing frames count as the zeros they show.
     """
     found = selection_of(array)
-    keywords = {"axis": None, "keepdims": False, **dict(zip(("axis",), args, strict=False)), **keywords}
-    axis, keepdims = keywords.pop("axis"), keywords.pop("keepdims")
-    if found is None or len(args) > 1 or any(value is not None for value in keywords.values()):
+    others = dict(keywords)
+    axis, keepdims = args[0] if args else others.pop("axis", None), others.pop("keepdims", False)
+    if found is None or len(args) > 1 or any(value is not None for value in others.values()):
         return None
     axes, region = _axes(axis, array.ndim), DetectorRegion.of(found[1])
     whole = all(found[1].kept[-DETECTOR_AXES:])
@@ -94,7 +94,8 @@ def _finished(result: da.Array, kernel: Kernel, name: str, array: da.Array, axes
         left = tuple(axis - scan for axis in axes if axis >= scan)
     if name == "max":
         return result.max(axis=left) if left else result
-    result = result.sum(axis=left, dtype=result.dtype) if left else result
+    if left:  # averages are summed in floats, as NumPy does
+        result = result.sum(axis=left, dtype=np.float64 if name == "mean" else result.dtype)
     if name == "mean":
         return result / math.prod(array.shape[axis] for axis in axes)
     return result.astype(np.zeros(1, array.dtype).sum().dtype)
