@@ -60,6 +60,21 @@ def test_masked_sums(dtype):
     assert out.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("n", range(1, 10))
+def test_any_number_of_frames(n):
+    """Loops that take four frames at a time lose none of the last, and add none twice."""
+    block = full_range(np.int16, (n, *SHAPE[1:]))
+    index, flat = np.arange(n), exact(block)
+    masks = masks_of(np.random.default_rng(1), 3)
+    sums, real = np.zeros((n, 3), np.int64), np.zeros((n, 3))
+    frames.masked_sums(block, index, sums, index, frames.prepare_masks(masks))
+    frames.weighted_sums(block, index, real, index, frames.prepare_weights(masks.astype(float)))
+    assert sums.tolist() == (flat @ masks.reshape(3, -1).T.astype(object)).tolist() == real.astype(np.int64).tolist()
+    total = np.zeros(SHAPE[1:], np.int64)
+    frames.add(block, index, total)
+    assert total.ravel().tolist() == flat.sum(axis=0).tolist()
+
+
 @settings(deadline=None, max_examples=80)
 @given(masks=hnp.arrays(np.bool_, st.tuples(st.integers(0, 6), st.integers(1, 5), st.integers(1, 7))))
 def test_any_set_of_masks(masks):
@@ -137,6 +152,22 @@ def test_moments(dtype, masked):
     inside = (np.ones(SHAPE[1:]) if mask is None else mask).ravel().astype(int).astype(object)
     expected = summed(exact(block) @ np.stack([inside, inside * row, inside * column]).T)
     assert out.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("rows", [(0, 13), (2, 5), (2, 6), (1, 12)])
+@pytest.mark.parametrize("columns", [(0, 17), (3, 4)])
+def test_moments_of_rectangles(rows, columns):
+    """Rows of equal extent, which are added four at a time, and those left over count each once."""
+    block, mask = full_range(np.uint16), np.zeros(SHAPE[1:], bool)
+    mask[slice(*rows), slice(*columns)] = True
+    mask[7, 0] = True  # a run of its own, or a longer one
+    runs_left, fours, _ = prepared = frames.prepare_region(SHAPE[1:], mask)
+    assert len(runs_left) + 4 * len(fours) == (np.diff(mask.astype(int), axis=1, prepend=0) == 1).sum()
+    out = np.zeros((5, 3), np.uint64)
+    frames.moments(block, np.arange(5), out, np.arange(5), prepared)
+    row, column = (index.astype(object)[mask] for index in np.indices(SHAPE[1:]))
+    pixels = exact(block)[:, mask.ravel()]
+    assert out.tolist() == np.stack([pixels.sum(axis=1), pixels @ row, pixels @ column], axis=1).tolist()
 
 
 @pytest.mark.parametrize(
