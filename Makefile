@@ -37,9 +37,10 @@ docs: $(VENV)/installed-test ## build the documentation into docs/_build/html
 notebooks: $(VENV)/installed-test ## run the notebooks
 	$(PYTEST) --nbmake notebooks
 
-benchmark: $(VENV)/installed-test ## speed and memory against named baselines in the same run (1 GB of scratch data)
+benchmark: $(VENV)/installed-test ## speed and memory against named baselines in the same run (5 GB of scratch data)
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.operations
 
 format: $(VENV)/installed-test ## format the code, mend what the linter can mend, write the JSON Schemas
 	$(BIN)/ruff check --fix --exit-zero .
