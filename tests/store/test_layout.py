@@ -134,8 +134,8 @@ def test_unknown_profiles_are_refused():
     """A misspelt profile lists the known ones."""
     with pytest.raises(InputError, match="choose one of fast, balanced, small, raw"):
         dense_layout((4, 4), (8, 8), "u2", profile="quick")
-    with pytest.raises(InputError, match="choose one of fast, balanced, raw"):
-        counted_layout((4, 4), (8, 8), 3.0, profile="small")
+    with pytest.raises(InputError, match="choose one of fast, balanced, small, raw"):
+        counted_layout((4, 4), (8, 8), 3.0, profile="tiny")
 
 
 def test_a_bad_expectation_is_refused():
