@@ -116,9 +116,9 @@ def find_beam(scan: Any, *, mask: Any = None, near: Centre | None = None, unit: 
     -----
     A first disk: the area around the brightest place of the smoothed pattern that is above half of its height. Then
     ``b + h / 2 erfc((rho - R) / (sqrt(2) s))`` is fitted to the pixels around its edge, in two dimensions, weighted
-    with the noise that the model predicts (variance proportional to intensity; the factor comes from the residuals, so
-    that the errors hold for sums, means and detector units alike). The disk may be cut by the border of the detector.
-    Structure inside the disk that is not noise (Kikuchi lines, overlapping disks) makes the errors too small.
+    with the noise that the model predicts (variance proportional to intensity). Errors come from the residuals of the
+    pixels, so that they hold for sums, means and detector units alike. The disk may be cut by the border of the
+    detector. Structure inside the disk that is not noise (Kikuchi lines, overlapping disks) makes the errors too small.
     """
     pattern, values, good = _load(scan, mask)
     pixels = [to_pixel(pattern, name, unit, axis_in(pattern, name, unit)) for name in DIMS]

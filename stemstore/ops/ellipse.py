@@ -242,7 +242,8 @@ def _fit_ring(
     if not significance > 5:  # noqa: PLR2004 (standard deviations: less is noise)
         _no_ring(f"the ring is {significance:.2g} standard deviations above its background")
     rho = ring.radius(axes)
-    weight, near = _above_background(values, good, rho, (inner / ring.size, outer / ring.size))
+    edges = inner / ring.size, outer / ring.size
+    weight, near = _above_background(values, good, rho, edges)
     # squares favour what lies outside: put the size where the radial profile, free of the area, has its mean
     scale = float(weight.sum() / (weight / rho[near]).sum())
     if not edges[0] < scale < edges[1]:

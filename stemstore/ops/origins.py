@@ -127,7 +127,9 @@ def measure_origin(
     maps["quality"] = table[..., COLUMNS.index("quality")], "1", "how well the origin is defined, 0 to 1"
     variables = {}
     for key, (values, own, long_name) in maps.items():
-        variables[key] = labelled(values, image, scan_dims(image), history).rename(key)
+        # an origin that the scan has already would be a coordinate of the same name
+        found = labelled(values, image, scan_dims(image), history).drop_vars(NAMES, errors="ignore")
+        variables[key] = found.rename(key)
         variables[key].attrs |= {"units": own, "long_name": long_name}
     return xr.Dataset(variables, attrs={"method": method, "history": history})
 

@@ -87,6 +87,24 @@ def test_arrays_in_memory_give_the_same(dataset_of, frames):
     )
 
 
+def test_an_origin_that_the_scan_has_is_measured_anew(dataset_of, frames):
+    """A scan that carries an origin gives the places on its axes all the same, by a graph of the same name."""
+    ds = dataset_of(ArrayFrames(frames))
+    found = measure_origin(ds, radius=7.0)
+    known = ds.assign_coords({name: (("y", "x"), np.full(SCAN, 3.0)) for name in ("origin_ky", "origin_kx")})
+    again = measure_origin(known, radius=7.0)
+    np.testing.assert_array_equal(again.origin_ky, found.origin_ky)
+    assert again.quality.data.name == found.quality.data.name
+
+
+def test_one_pass_serves_origins_and_images(dataset_of, frames, source):
+    """Origins share the pass over the data with other operations and give the same numbers."""
+    ds = dataset_of(source(frames))
+    origin, image = stemstore.compute(measure_origin(ds, radius=7.0), stemstore.virtual_image(ds, stemstore.disk(6)))
+    np.testing.assert_array_equal(origin.origin_ky, measure_origin(ds, radius=7.0).origin_ky)
+    np.testing.assert_array_equal(image, stemstore.virtual_image(ds, stemstore.disk(6)))
+
+
 def test_empty_and_missing_frames_are_nan_with_quality_zero(frames_of, frames):
     """Frames without intensity, or not recorded at all, have no origin; the fit does without them."""
     spoilt = frames.copy()
