@@ -387,3 +387,34 @@ def test_groups_of_positions_have_the_mean_of_their_origins(walking):
     binned = stemstore.bin_scan(walking, 2)
     np.testing.assert_allclose(binned.origin_ky, ORIGIN[0][:, :4].reshape(2, 2, 2, 2).mean((1, 3)))
     assert stemstore.virtual_image(binned, stemstore.disk(2)).shape == (2, 2)
+
+
+def test_what_is_measured_can_be_stated_and_used():
+    """Beam, origin, step and ellipse as the measuring functions give them: a walking, bent disk stands still, round."""
+    from stemstore.ops.beam import find_beam
+    from stemstore.ops.ellipse import fit_ellipse
+    from stemstore.ops.origins import fit_origin, measure_origin
+    from stemstore.ops.spacings import detector_step_from_angle
+
+    y, x = np.mgrid[:5, :6]
+    places = np.stack([31.2 + 0.8 * y - 0.5 * x, 33.1 - 0.4 * y + 0.6 * x])
+    bend = Ellipse.of_axes(1.04, 1.0, 25)
+    row, column = np.indices((64, 66))
+    away = np.stack([part - place[..., None, None] for part, place in zip((row, column), places, strict=True)])
+    k = np.hypot(*np.einsum("ij,jyxrc->iyxrc", np.array(bend.matrix), away))
+    rate = 30 / (1 + np.exp((k - 8) / 0.3)) + 8 * np.exp(-((k - 20) ** 2) / 4)
+    ds = dataset(counts=np.random.default_rng(0).poisson(rate).astype(np.uint16), beam_energy=300)
+    beam = find_beam(ds.intensity[2, 3])
+    origin = fit_origin(measure_origin(ds, radius=8), "plane")
+    step = detector_step_from_angle(beam, "20 mrad")
+    ds = calibrate(ds, origin=origin, detector_step=step, detector_center=beam.center)
+    np.testing.assert_allclose(ds.origin_ky, places[0], atol=0.1)
+    assert abs(stemstore.center_of_mass(ds, mask=stemstore.disk(30, unit="mrad"), unit="pixel").com_y).max() < 0.2
+    still = stemstore.radial_profile(ds, statistic="mean", unit="pixel", bins=60).mean(("y", "x"))
+    ellipse = fit_ellipse(ds.intensity[2, 3], 15, 25, unit="pixel")
+    assert ellipse.ratio == pytest.approx(1.04, abs=0.01)
+    rounder = calibrate(ds, ellipse=ellipse)
+    found = stemstore.radial_profile(rounder, statistic="mean", unit="pixel", bins=60).mean(("y", "x"))
+    ring = slice(15, 25)
+    assert float(found.sel(k=ring).max()) > float(still.sel(k=ring).max())
+    np.testing.assert_allclose(np.reshape(rounder.intensity.attrs["ellipse_matrix"], (2, 2)), bend.matrix, atol=0.01)
