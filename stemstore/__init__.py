@@ -41,6 +41,14 @@ _FACE = {
     "subtract_descan": ("stemstore.ops.descan", "subtract_descan"),
     "estimate_rotation": ("stemstore.ops.rotation", "estimate_rotation"),
     "transform_com": ("stemstore.ops.transform", "transform_com"),
+    "find_beam": ("stemstore.ops.beam", "find_beam"),
+    "measure_origin": ("stemstore.ops.origins", "measure_origin"),
+    "fit_origin": ("stemstore.ops.origins", "fit_origin"),
+    "fit_ellipse": ("stemstore.ops.ellipse", "fit_ellipse"),
+    "find_rings": ("stemstore.ops.ring_peaks", "find_rings"),
+    "detector_step_from_rings": ("stemstore.ops.spacings", "detector_step_from_rings"),
+    "detector_step_from_angle": ("stemstore.ops.spacings", "detector_step_from_angle"),
+    "scan_step_from_lattice": ("stemstore.ops.scan_step", "scan_step_from_lattice"),
     "divergence": ("stemstore.ops.derivatives", "divergence"),
     "curl": ("stemstore.ops.derivatives", "curl"),
     "com_colours": ("stemstore.ops.colours", "com_colours"),
@@ -67,18 +75,25 @@ __all__ = [
     "correct",
     "crystallinity",
     "curl",
+    "detector_step_from_angle",
+    "detector_step_from_rings",
     "disk",
     "divergence",
     "dpc",
     "estimate_rotation",
     "explain",
+    "find_beam",
     "find_disks",
     "find_hot_pixels",
+    "find_rings",
     "fit_descan",
+    "fit_ellipse",
+    "fit_origin",
     "inspect",
     "map_frames",
     "max_pattern",
     "mean_pattern",
+    "measure_origin",
     "open",
     "open_result",
     "point",
@@ -90,6 +105,7 @@ __all__ = [
     "rectangle",
     "results",
     "save",
+    "scan_step_from_lattice",
     "sector",
     "segments",
     "subtract_descan",
@@ -103,6 +119,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 if TYPE_CHECKING:
     from stemstore.conversion.inspect import inspect
     from stemstore.conversion.run import convert
+    from stemstore.ops.beam import find_beam
     from stemstore.ops.binning import bin_detector
     from stemstore.ops.bragg import find_disks
     from stemstore.ops.colours import com_colours
@@ -113,17 +130,22 @@ if TYPE_CHECKING:
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
     from stemstore.ops.dpc import dpc
+    from stemstore.ops.ellipse import fit_ellipse
     from stemstore.ops.explain import explain
     from stemstore.ops.functions import map_frames
     from stemstore.ops.hot_pixels import find_hot_pixels
+    from stemstore.ops.origins import fit_origin, measure_origin
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
     from stemstore.ops.polar import polar_profile
     from stemstore.ops.radial import radial_profile, radial_variance
     from stemstore.ops.reduce import bin_scan
     from stemstore.ops.results import open_result, results
+    from stemstore.ops.ring_peaks import find_rings
     from stemstore.ops.rotation import estimate_rotation
     from stemstore.ops.save import save
+    from stemstore.ops.scan_step import scan_step_from_lattice
     from stemstore.ops.shared import compute
+    from stemstore.ops.spacings import detector_step_from_angle, detector_step_from_rings
     from stemstore.ops.transform import transform_com
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.calibrate import calibrate
