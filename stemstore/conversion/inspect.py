@@ -11,8 +11,8 @@ import numpy as np
 
 from stemstore.config import format_size
 from stemstore.conversion.run import count_frames_by_state
-from stemstore.errors import CorruptDataError, InputError
-from stemstore.scan.calibration import Calibration, complete_axes
+from stemstore.errors import CorruptDataError, InputError, StemStoreError
+from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
 from stemstore.sources.contract import EventSource
 from stemstore.sources.files import path_texts
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stemstore._types import Array
     from stemstore.sources.contract import FrameSource, Source
     from stemstore.store.open import StoredScan
-    from stemstore_schemas import Acquisition, Axis, FrameCounts, SourceMetadata
+    from stemstore_schemas import Acquisition, Axis, CalibrationValues, FrameCounts, SourceMetadata
 
 SAMPLED_FRAMES = 8  # read when a sample is asked for: about a second on a slow disk
 SPARSE = 0.1  # events per pixel below which a list of events is smaller than compressed frames
@@ -203,11 +203,13 @@ def _of_store(url: str, stored: StoredScan, calibration: Calibration) -> Inspect
     from stemstore.store.commit import read_commit
 
     document = stored.document
-    acquisition = calibration.acquisition(document.acquisition)
+    saved, told = _saved_values(stored)
+    values = saved.merged(calibration.values())
+    acquisition = stated_acquisition(document.acquisition, values)
     shape = document.shape
     frames = document.frames
     commit = read_commit(stored.head.storage) if stored.head.complete else None
-    known, missing = _calibrated(document.axes, shape, acquisition, calibration)
+    known, missing = _calibrated(document.axes, shape, acquisition, values)
     counted = document.profile == "counted"
     itemsize = 2 if counted else np.dtype(stored.dtype).itemsize
     advice = [] if stored.head.complete else ["run the conversion again; the frames so far open with allow_incomplete"]
@@ -230,9 +232,20 @@ def _of_store(url: str, stored: StoredScan, calibration: Calibration) -> Inspect
         known=known,
         missing=missing,
         events_per_frame=_stored_rate(stored, frames),
-        warnings=[text for entry in document.history for text in entry.warnings],
+        warnings=[text for entry in document.history for text in entry.warnings] + told,
         advice=advice + _calibration_advice(missing),
     )
+
+
+def _saved_values(stored: StoredScan) -> tuple[CalibrationValues, list[str]]:
+    """Read what was saved about the scan; a calibration that cannot be read is told and does not count."""
+    from stemstore.store.calibration import read_calibration
+    from stemstore_schemas import CalibrationValues
+
+    try:
+        return read_calibration(stored).values, []
+    except StemStoreError as error:
+        return CalibrationValues(), [str(error)]
 
 
 def _stored_rate(stored: StoredScan, frames: FrameCounts) -> float | None:
@@ -247,7 +260,7 @@ def _of_source(
     metadata = source.metadata
     acquisition = calibration.acquisition(metadata.acquisition)
     shape = (*source.scan_shape, *source.frame_shape)
-    known, missing = _calibrated(metadata.axes, shape, acquisition, calibration)
+    known, missing = _calibrated(metadata.axes, shape, acquisition, calibration.values())
     counted = isinstance(source, EventSource)
     dtype = None if counted else np.dtype(getattr(source, "dtype", np.uint16))
     rate = _sampled_rate(source) if sample else None
@@ -276,7 +289,7 @@ def _of_source(
 
 
 def _calibrated(
-    axes: list[Axis], shape: tuple[int, ...], acquisition: Acquisition, calibration: Calibration
+    axes: list[Axis], shape: tuple[int, ...], acquisition: Acquisition, values: CalibrationValues
 ) -> tuple[dict[str, str], list[str]]:
     """Split the physical values into those that are known, as text, and the names of the others."""
     known: dict[str, str] = {}
@@ -284,7 +297,9 @@ def _calibrated(
         quantity = getattr(acquisition, name)
         if quantity is not None:
             known[name] = f"{quantity.value:g} {quantity.unit} (from {quantity.source})"
-    complete = {axis.name: axis for axis in complete_axes(axes, shape, acquisition, calibration)}
+    steps_alone = values.model_copy(update={"detector_center": None})  # a centre may be stated before any step is
+    bare = complete_axes(axes, shape, acquisition)
+    complete = {axis.name: stated_axis(axis, steps_alone, acquisition) for axis in bare}
     for name, pair in STEPS.items():
         found = [complete[axis] for axis in pair if axis in complete and complete[axis].unit != "pixel"]
         if found:

@@ -193,6 +193,20 @@ def test_saved_maps_travel_to_other_processes(url):
     np.testing.assert_allclose(com.com_y, plain.com_y - ORIGIN[0])
 
 
+def test_a_look_at_the_store_tells_what_was_saved(url):
+    """Inspecting knows the values that the store opens with, and tells of a calibration that it cannot read."""
+    save_calibration({"detector_center": (5.25, 4)}, url)
+    assert "detector_step" in stemstore.inspect(url).missing
+    save_calibration({"beam_energy": 300, "detector_step": "1 mrad"}, url)
+    found = stemstore.inspect(url, scan_step=1)
+    assert found.known["beam_energy"] == "300 keV (from user)"
+    assert not {"detector_step", "scan_step"} & set(found.missing)
+    change(url, lambda document, _: document.update(version=2))
+    found = stemstore.inspect(url)
+    assert "beam_energy" in found.missing
+    assert "install a newer stemstore" in found.warnings[-1]
+
+
 def change(url, edit):
     """Edit the saved document."""
     path = Path(url) / "calibration" / "saved" / "zarr.json"
