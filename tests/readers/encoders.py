@@ -120,3 +120,26 @@ def write_counted(
                 else:
                     target.attrs[key] = value
     return path
+
+
+def write_raw_csr(
+    path: Path,
+    rows: list[list[tuple[int, float]]],
+    *,
+    nav: tuple[int, ...],
+    sig: tuple[int, ...],
+    dtypes: tuple[str, str, str] = ("<i8", "<i4", "<u1"),
+    filetype: str = "raw_csr",
+) -> Path:
+    """Write entries (pixel, value) of every frame as LiberTEM's RAW_CSR: three flat files and the TOML at `path`."""
+    pixels = [pixel for row in rows for pixel, _ in row]
+    values = [value for row in rows for _, value in row]
+    starts = np.cumsum([0] + [len(row) for row in rows])
+    lines = ["[params]", f'filetype = "{filetype}"', f"nav_shape = {list(nav)}", f"sig_shape = {list(sig)}", ""]
+    lines.append(f"[{filetype}]")
+    content = (("indptr", "rowind.dat", starts), ("indices", "coords.dat", pixels), ("data", "values.dat", values))
+    for (role, name, numbers), dtype in zip(content, dtypes, strict=True):
+        np.array(numbers).astype(dtype).tofile(path.parent / name)
+        lines += [f'{role}_file = "{name}"', f'{role}_dtype = "{dtype}"']
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

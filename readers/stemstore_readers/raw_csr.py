@@ -1,0 +1,466 @@
+"""LiberTEM's RAW_CSR: the events of a scan as three flat files, and a TOML file that describes them.
+
+Layout: LiberTEM/LiberTEM (``src/libertem/io/dataset/raw_csr.py``). Entry i lies in pixel ``indices[i]`` and counts
+``data[i]``; frame f owns the entries ``indptr[f] <= i < indptr[f + 1]``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from stemstore.errors import CorruptDataError, InputError, NotFoundError, TruncatedFileError, UnknownFormatError
+from stemstore.sources.contract import MISSING, VALID, Events
+from stemstore.sources.files import describe, exists, expand, file_size, identity, unreadable
+from stemstore.sources.geometry import ValidityArray, check_missing, check_range, decide_flyback, shape_option
+from stemstore.sources.records import as_bytes, pixel_dtype, read_blocks, stack_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stemstore._types import Array, Int64Array, UInt32Array
+    from stemstore_schemas import SourceMetadata
+
+FILETYPE = "raw_csr"
+ROLES = ("indptr", "indices", "data")
+
+MAX_TOML_BYTES = 2**20
+"""Longest description that is read; LiberTEM looks no further either."""
+
+MAX_PIXELS = 2**28
+"""Pixels of the largest frame that is believed: 16384 by 16384, beyond every detector."""
+
+MAX_ELECTRONS = 2**26
+"""Electrons of one frame that are believed; values beyond are energies or noise, and would fill the memory."""
+
+_HEAD = re.compile(rb"^\s*filetype\s*=\s*[\"']raw_csr[\"']", re.MULTILINE | re.IGNORECASE)
+_FIRST_BYTES = 4096
+
+Values = Literal["counts", "ones"]
+
+
+class RawCsr:
+    """Reader of sparse 4D-STEM data in LiberTEM's RAW_CSR layout.
+
+    Parameters
+    ----------
+    scan_shape
+        ``(y, x)``, ``(frame, y, x)`` or ``(frame,)`` instead of the ``nav_shape`` of the file.
+    detector_shape
+        ``(rows, columns)`` of as many pixels as the ``sig_shape`` of the file, instead of it.
+    sync_offset
+        Frames to skip before the first position; negative: blank positions before the first frame.
+    flyback_columns
+        Columns at the end of each row taken during the flight back.
+    values
+        ``"counts"``: a value is the number of electrons in its pixel, a whole number. ``"ones"``: every entry is one
+        electron, whatever its value (energies, times over threshold).
+    """
+
+    name: ClassVar[str] = "raw_csr"
+    description: ClassVar[str] = "sparse events in three flat files described by a TOML file (LiberTEM RAW_CSR)"
+    extensions: ClassVar[tuple[str, ...]] = (".toml",)
+
+    def __init__(
+        self,
+        *,
+        scan_shape: Sequence[int] | None = None,
+        detector_shape: Sequence[int] | None = None,
+        sync_offset: int = 0,
+        flyback_columns: int | None = None,
+        values: Values = "counts",
+    ) -> None:
+        if isinstance(sync_offset, bool) or not isinstance(sync_offset, int):
+            msg = f"option sync_offset={sync_offset!r} is not a number of frames; expected a whole number"
+            raise InputError(msg, key="sync_offset", found=sync_offset)
+        if values not in ("counts", "ones"):
+            msg = f"option values={values!r} is not known; expected 'counts' or 'ones'"
+            raise InputError(msg, key="values", found=values, expected=["counts", "ones"])
+        self.scan_shape = None if scan_shape is None else shape_option("scan_shape", scan_shape, (1, 2, 3))
+        self.detector_shape = None if detector_shape is None else shape_option("detector_shape", detector_shape, (2,))
+        self.sync_offset = sync_offset
+        self.flyback_columns = flyback_columns
+        self.values: Values = values
+
+    @classmethod
+    def matches(cls, url: str, first_bytes: bytes) -> float:
+        """Look for the file type in the TOML; of a longer file, in its head."""
+        del url
+        if FILETYPE.encode() not in first_bytes.lower():
+            return 0.0
+        if len(first_bytes) >= _FIRST_BYTES:
+            return 0.9 if _HEAD.search(first_bytes) else 0.0
+        try:
+            params = tomllib.loads(first_bytes.decode()).get("params")
+        except (ValueError, RecursionError):
+            return 0.0
+        return 1.0 if isinstance(params, dict) and str(params.get("filetype")).lower() == FILETYPE else 0.0
+
+    def __call__(self, url: str | list[str]) -> CsrSource:
+        """Open the description and look at the sizes of its files; no event is read.
+
+        Raises
+        ------
+        InputError
+            Several files were given, or an option does not fit them.
+        UnknownFormatError
+            The file is no description of RAW_CSR data.
+        CorruptDataError, TruncatedFileError
+            The description is damaged, or the files do not belong together.
+        NotFoundError
+            A file that it names is missing.
+        """
+        paths = expand(url)
+        if len(paths) != 1:
+            msg = f"{len(paths)} files were given, expected one TOML file; open them one at a time"
+            raise InputError(msg, found=len(paths), expected=1)
+        table = Table.read(paths[0])
+        self._check_values(table.data)
+        scan_shape, frame_shape = self._shapes(table)
+        warnings = table.check()
+        validity, notes = place_frames(scan_shape, table.n_frames, self.sync_offset)
+        files = describe([paths[0], *(Path(file.path) for file in (table.indptr, table.indices, table.data))])
+        metadata = stack_metadata(
+            scan_shape,
+            frame_shape,
+            source="header" if self.scan_shape is None else "user",
+            warnings=warnings + notes,
+            files=files,
+            vendor=table.vendor,
+        )
+        options = (self.scan_shape, self.detector_shape, self.sync_offset, self.values)
+        return CsrSource(
+            identity=identity(self.name, files, options),
+            scan_shape=scan_shape,
+            frame_shape=frame_shape,
+            metadata=self._with_geometry(metadata, scan_shape),
+            validity=validity,
+            table=table,
+            offset=self.sync_offset,
+            values=self.values,
+        )
+
+    def _check_values(self, data: FlatFile) -> None:
+        if self.values == "ones" or data.dtype.kind in "ui":
+            return
+        msg = (
+            f"values in {data.path!r} are {data.dtype.name}, expected whole numbers of electrons; pass values='ones' "
+            "to count every entry once, or write the numbers of electrons as unsigned integers"
+        )
+        raise InputError(msg, url=data.path, key="values", found=data.dtype.name)
+
+    def _shapes(self, table: Table) -> tuple[tuple[int, ...], tuple[int, int]]:
+        scan = self.scan_shape or table.shape("nav_shape", (1, 2, 3), "scan_shape")
+        if self.detector_shape is None:
+            rows, columns = table.shape("sig_shape", (2,), "detector_shape")
+            return scan, (rows, columns)
+        pixels, (rows, columns) = table.n_pixels, self.detector_shape
+        if rows * columns != pixels:
+            msg = (
+                f"option detector_shape={self.detector_shape} has {rows * columns} pixels, but the frames of "
+                f"{table.path!r} have {pixels}; give rows and columns of the same number of pixels"
+            )
+            raise InputError(msg, key="detector_shape", found=rows * columns, expected=pixels)
+        return scan, (rows, columns)
+
+    def _with_geometry(self, metadata: SourceMetadata, scan_shape: tuple[int, ...]) -> SourceMetadata:
+        flyback, _ = decide_flyback(self.flyback_columns or 0, 0, scan_shape[-1])
+        changes = {"sync_offset": self.sync_offset, "flyback_columns": flyback}
+        return metadata.model_copy(update={"acquisition": metadata.acquisition.model_copy(update=changes)})
+
+
+@dataclass(frozen=True, slots=True)
+class FlatFile:
+    """One of the three files: numbers of one type without a header.
+
+    Attributes
+    ----------
+    path, dtype
+        Where it lies, and its type with the byte order.
+    length
+        Numbers in it.
+    """
+
+    path: str
+    dtype: np.dtype[Any]
+    length: int
+
+    @classmethod
+    def find(cls, toml: Path, role: str, table: dict[str, Any]) -> FlatFile:
+        """Find the file of a role beside its description, and count its numbers."""
+        name, text = table.get(f"{role}_file"), table.get(f"{role}_dtype")
+        for key, value in ((f"{role}_file", name), (f"{role}_dtype", text)):
+            if not isinstance(value, str) or not value:
+                msg = f"{key} in {str(toml)!r} is {value!r}, expected a text; correct the description"
+                raise CorruptDataError(msg, url=str(toml), key=key, found=value)
+        try:
+            dtype = pixel_dtype(text)
+        except InputError as error:
+            msg = f"{role}_dtype in {str(toml)!r} cannot be used: {error}"
+            raise CorruptDataError(msg, url=str(toml), key=f"{role}_dtype", found=text) from error
+        path = toml.parent / str(name)
+        if not exists(path):
+            msg = f"file {str(path)!r}, named as {role}_file in {str(toml)!r}, does not exist; copy it beside the TOML"
+            raise NotFoundError(msg, url=str(path), key=f"{role}_file")
+        length, left = divmod(file_size(path), dtype.itemsize)
+        if left:
+            msg = (
+                f"file {str(path)!r} has {file_size(path)} bytes, which is no whole number of {dtype.name} of "
+                f"{dtype.itemsize} bytes; copy it again, or correct {role}_dtype in {str(toml)!r}"
+            )
+            raise TruncatedFileError(msg, url=str(path), found=file_size(path), expected=dtype.itemsize)
+        return cls(str(path), dtype, length)
+
+    def read(self, start: int, stop: int) -> Array:
+        """Read numbers ``start <= i < stop`` in native byte order."""
+        raw = np.empty(stop - start, self.dtype)
+        if len(raw):
+            zero = np.zeros(1, np.int64)
+            read_blocks(self.path, zero + start * self.dtype.itemsize, raw.nbytes, as_bytes(raw), zero)
+        return raw.astype(self.dtype.newbyteorder("="), copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a description says: its three files, and shapes that are not checked yet."""
+
+    path: str
+    indptr: FlatFile
+    indices: FlatFile
+    data: FlatFile
+    vendor: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """Read the description; errors as for `RawCsr`."""
+        document = read_toml(path)
+        params = document.get("params")
+        filetype = params.get("filetype") if isinstance(params, dict) else None
+        if str(filetype).lower() != FILETYPE:
+            msg = f"filetype in {str(path)!r} is {filetype!r}, expected {FILETYPE!r}; it describes no RAW_CSR data"
+            raise UnknownFormatError(msg, url=str(path), found=filetype, expected=FILETYPE)
+        table = document.get(str(filetype))
+        if not isinstance(table, dict):
+            msg = f"{str(path)!r} has no table [{filetype}], only {sorted(document)}; add the one that names the files"
+            raise CorruptDataError(msg, url=str(path), key=str(filetype))
+        indptr, indices, data = (FlatFile.find(path, role, table) for role in ROLES)
+        for role, file in zip(ROLES[:2], (indptr, indices), strict=True):
+            if file.dtype.kind not in "ui":
+                msg = f"{role}_dtype in {str(path)!r} is {file.dtype.name}, expected whole numbers; correct it"
+                raise CorruptDataError(msg, url=str(path), key=f"{role}_dtype", found=file.dtype.name)
+        return cls(str(path), indptr, indices, data, {"params": _plain(params), str(filetype): _plain(table)})
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in the files."""
+        return self.indptr.length - 1
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels of a frame as the file states them, whatever their arrangement."""
+        return math.prod(self.shape("sig_shape", (1, 2, 3), "detector_shape"))
+
+    def shape(self, key: str, lengths: tuple[int, ...], option: str) -> tuple[int, ...]:
+        """Check a shape of the description; the option that overrides it is named where it cannot be used."""
+        try:
+            shape = shape_option(key, self.vendor["params"].get(key), lengths)
+        except InputError as error:
+            msg = f"{key} in {self.path!r} cannot be used: {error}; correct it or pass {option}=…"
+            raise CorruptDataError(msg, url=self.path, key=key) from error
+        if key == "sig_shape" and math.prod(shape) > MAX_PIXELS:
+            msg = f"{key} in {self.path!r} states frames of {shape} pixels; correct it"
+            raise CorruptDataError(msg, url=self.path, key=key, found=shape, expected=MAX_PIXELS)
+        return shape
+
+    def check(self) -> list[str]:
+        """Hold the sizes of the files against each other; gives what is odd about them."""
+        if self.n_frames < 1:
+            msg = f"file {self.indptr.path!r} has {self.indptr.length} entries and so no frame; expected at least 2"
+            raise TruncatedFileError(msg, url=self.indptr.path, found=self.indptr.length, expected=2)
+        short, long = sorted((self.indices, self.data), key=lambda file: file.length)
+        if short.length != long.length:
+            msg = (
+                f"file {short.path!r} has {short.length} entries, {long.path!r} has {long.length}; "
+                "they must have as many, copy the shorter one again"
+            )
+            raise TruncatedFileError(msg, url=short.path, found=short.length, expected=long.length)
+        first, last = int(self.indptr.read(0, 1)[0]), int(self.indptr.read(self.n_frames, self.n_frames + 1)[0])
+        if last > self.indices.length:
+            msg = (
+                f"file {self.indices.path!r} has {self.indices.length} entries, but the last frame ends at entry "
+                f"{last} (byte {self.n_frames * self.indptr.dtype.itemsize} of {self.indptr.path!r}); copy it again"
+            )
+            raise TruncatedFileError(msg, url=self.indices.path, found=self.indices.length, expected=last)
+        unused = first + self.indices.length - last
+        return [f"{unused} entries of {self.indices.path!r} belong to no frame and are ignored"] if unused else []
+
+
+@dataclass(frozen=True, eq=False)
+class CsrSource:
+    """Events of a RAW_CSR scan; files are opened for every read and closed again."""
+
+    identity: str
+    scan_shape: tuple[int, ...]
+    frame_shape: tuple[int, int]
+    metadata: SourceMetadata
+    validity: ValidityArray | None
+    table: Table
+    offset: int
+    values: Values
+
+    def read_events(self, start: int, stop: int) -> Events:
+        """Read the events of flat scan positions ``start <= i < stop``, ascending inside each frame.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        CorruptDataError
+            Entries of a frame contradict the format; the message names frame, file and byte.
+        TruncatedFileError, StorageError
+            A file cannot be read.
+        """
+        check_range(start, stop, math.prod(self.scan_shape))
+        first, last = (min(max(place + self.offset, 0), self.table.n_frames) for place in (start, stop))
+        indptr = np.zeros(stop - start + 1, np.int64)
+        if first == last:
+            return Events(indptr, np.empty(0, np.uint32), self.frame_shape)
+        pointers = self._pointers(first, last)
+        begin, end = int(pointers[0]), int(pointers[-1])
+        indices = self.table.indices.read(begin, end)
+        self._refuse("indices", indices, pointers, first, math.prod(self.frame_shape) - 1)
+        ends = pointers - begin
+        if self.values == "counts":
+            values = self.table.data.read(begin, end)
+            self._refuse("data", values, pointers, first, MAX_ELECTRONS)
+            ends = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])[ends]
+            self._refuse_crowd(ends, first)
+            indices = np.repeat(indices, values.astype(np.int64))
+        place = first - self.offset - start
+        indptr[place : place + len(ends)] = ends
+        indptr[place + len(ends) :] = ends[-1]
+        return Events(indptr, _ascending(indices, indptr, math.prod(self.frame_shape)), self.frame_shape)
+
+    def _pointers(self, first: int, last: int) -> Int64Array:
+        """Where frames ``first <= f < last`` begin, and where the last one ends."""
+        file, limit = self.table.indptr, self.table.indices.length
+        found = file.read(first, last + 1)
+        wrong = (found < 0) | (found > limit)
+        wrong[1:] |= found[1:] < found[:-1]
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            msg = (
+                f"frame {first + at} starts at entry {found[at]} (byte {(first + at) * file.dtype.itemsize} of "
+                f"{file.path!r}), expected a rising number up to {limit}; the file is damaged or its dtype is wrong"
+            )
+            raise CorruptDataError(msg, url=file.path, frame=first + at, found=int(found[at]), expected=limit)
+        return found.astype(np.int64)
+
+    def _refuse(self, role: str, numbers: Array, pointers: Int64Array, first: int, limit: int) -> None:
+        """Refuse numbers outside 0 to `limit`, naming the first one."""
+        if not len(numbers) or (numbers.min() >= 0 and numbers.max() <= limit):
+            return
+        at = int(np.flatnonzero((numbers < 0) | (numbers > limit))[0])
+        frame = first + int(np.searchsorted(pointers - pointers[0], at, side="right")) - 1
+        file = self.table.indices if role == "indices" else self.table.data
+        what = "pixel" if role == "indices" else "value"
+        hint = "sig_shape or the dtype is wrong" if role == "indices" else "pass values='ones' if values are no counts"
+        msg = (
+            f"frame {frame} has the {what} {numbers[at]} (byte {(int(pointers[0]) + at) * file.dtype.itemsize} of "
+            f"{file.path!r}), expected 0 to {limit}; {hint}"
+        )
+        raise CorruptDataError(msg, url=file.path, frame=frame, found=int(numbers[at]), expected=limit)
+
+    def _refuse_crowd(self, ends: Int64Array, first: int) -> None:
+        electrons = np.diff(ends)
+        if electrons.max(initial=0) > MAX_ELECTRONS:
+            at = int(electrons.argmax())
+            msg = (
+                f"values of frame {first + at} in {self.table.data.path!r} add up to {electrons[at]} electrons, "
+                f"expected at most {MAX_ELECTRONS}; pass values='ones' if values are no counts"
+            )
+            raise CorruptDataError(msg, url=self.table.data.path, frame=first + at, found=int(electrons[at]))
+
+
+def place_frames(scan_shape: tuple[int, ...], n_frames: int, offset: int) -> tuple[ValidityArray | None, list[str]]:
+    """Lay out the frames over a scan, `offset` of them skipped at the start.
+
+    Returns
+    -------
+    validity, warnings
+
+    Raises
+    ------
+    InputError
+        Nothing would be left.
+    CorruptDataError
+        As for `check_missing`.
+    """
+    if not -n_frames < offset < n_frames:
+        msg = f"option sync_offset={offset} leaves none of {n_frames} frames; expected less than {n_frames} either way"
+        raise InputError(msg, key="sync_offset", found=offset)
+    n_positions = math.prod(scan_shape)
+    check_missing(scan_shape, n_frames)
+    numbers = {
+        "frames skipped at the start": max(offset, 0),
+        "positions without a frame at the start": min(max(-offset, 0), n_positions),
+        "frames ignored at the end": max(n_frames - offset - n_positions, 0),
+        "positions without a frame at the end": max(n_positions + offset - n_frames, 0),
+    }
+    found = [f"{number} {text}" for text, number in numbers.items() if number]
+    notes = [f"{n_frames} frames were found for {n_positions} positions: {', '.join(found)}"] if found else []
+    frame = np.arange(n_positions) + offset
+    inside = (frame >= 0) & (frame < n_frames)
+    return None if inside.all() else np.where(inside, VALID, MISSING).astype(np.uint8), notes
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    UnknownFormatError
+        It is too long to be a description.
+    CorruptDataError
+        It is no TOML.
+    StorageError, NotFoundError
+        It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TOML_BYTES + 1)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if len(content) > MAX_TOML_BYTES:
+        msg = f"file {str(path)!r} is longer than {MAX_TOML_BYTES} bytes; it is no TOML description of data"
+        raise UnknownFormatError(msg, url=str(path))
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        msg = f"file {str(path)!r} is no TOML: {error}; correct the description"
+        raise CorruptDataError(msg, url=str(path)) from error
+
+
+def _ascending(indices: Array, indptr: Int64Array, n_pixels: int) -> UInt32Array:
+    """Sort the events inside each frame, where they are not sorted already."""
+    keys = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64) * n_pixels, np.diff(indptr))
+    keys += indices.astype(np.int64, copy=False)
+    if not (keys[1:] < keys[:-1]).any():
+        return indices.astype(np.uint32, copy=False)
+    keys.sort()
+    return (keys % n_pixels).astype(np.uint32)
+
+
+def _plain(value: Any) -> Any:
+    """Values of TOML as JSON knows them; dates become texts."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, bool, int, float)) else str(value)
