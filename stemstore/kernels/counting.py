@@ -6,30 +6,146 @@ looked at in blocks of 64 pixels, and only blocks with a pixel above threshold a
 comparisons with the neighbours are made for candidates alone.
 
 Both thresholds are turned into the smallest and the largest accepted value of the frames' own dtype, so that integer
-frames are compared as integers and no value is ever cast.
+frames are compared as integers and no value is ever cast. A dark reference of integers is folded into these limits: a
+frame is compared with an image of its own dtype, and only candidates are subtracted, in 64 bits.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numba
 import numpy as np
 
 from stemstore.errors import InputError
+from stemstore.kernels.counting_maxima import DEAD, find_maxima
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from stemstore._types import Array, BoolArray, Int64Array, UInt32Array
+    from stemstore._types import Array, BoolArray, FloatArray, Int64Array, UInt32Array
 
 Rule = Literal["stemstore", "stempy"]
 
-_BLOCK = 64  # pixels per comparison block: two to four vector registers of 16-bit values
-_FIRST_EVENTS = 1024  # events per frame that the first output buffer holds; it grows when that is too few
 _MAX_PIXELS = 2**32  # flat indices are uint32
 _SATURATED = 65535  # a 16-bit pixel at full scale carries no height
+_FAR = 2**40  # beyond every difference of 32-bit integers, and far from the end of 64 bits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """Thresholds as the compiled search takes them; made once for all frames of a scan.
+
+    Attributes
+    ----------
+    shape, dtype
+        Of the frames they are for.
+    bounds, spans : shape (n_spans + 1,), (columns,)
+        Borders of the column spans that have thresholds of their own, and the span of every column.
+    low, last, never : shape (rows, n_spans)
+        Smallest and largest accepted value, and where none is accepted.
+    offset, reach : shape (rows, columns)
+        Subtracted from every frame, and the smallest value of the frame that may be accepted; None without a dark.
+    stempy
+        Whether the rule is that of stempy.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    bounds: Int64Array
+    spans: Int64Array
+    low: Array
+    last: Array
+    never: BoolArray
+    offset: Array | None
+    reach: Array | None
+    stempy: bool
+
+    @classmethod
+    def make(
+        cls,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        background: ArrayLike,
+        xray: ArrayLike | None,
+        rule: Rule,
+        *,
+        bounds: Int64Array | None = None,
+        offset: Array | None = None,
+    ) -> Limits:
+        """Turn thresholds into limits.
+
+        Parameters
+        ----------
+        shape, dtype
+            Of the frames.
+        background, xray : unit ADU
+            Excluded limits: one number, one per row, or shape (rows, n_spans). `xray` None: no upper limit.
+        rule
+            As in `count_frames`.
+        bounds : shape (n_spans + 1,)
+            Borders of the column spans; None for a single one.
+        offset : shape (rows, columns), integers
+            Dark reference that is subtracted; `stemstore.kernels.counting_maxima.DEAD` marks absent pixels.
+
+        Raises
+        ------
+        InputError
+            As in `count_frames`.
+        """
+        if rule not in get_args(Rule):
+            known = ", ".join(get_args(Rule))
+            msg = f"unknown counting rule {rule!r}, expected one of {known}; the default is 'stemstore'"
+            raise InputError(msg, rule=rule)
+        rows, columns = shape
+        edges = np.array([0, columns], np.int64) if bounds is None else np.asarray(bounds, np.int64)
+        levels = _levels(background, rows, len(edges) - 1, "a background threshold")
+        tops = _levels(math.inf if xray is None else xray, rows, len(edges) - 1, "an X-ray threshold")
+        kind = dtype if offset is None else np.dtype(np.int64)
+        low, too_high = _each(levels, kind, _smallest_above)
+        last, too_low = _each(tops, kind, _largest_below)
+        if rule == "stemstore" and dtype == np.uint16 and offset is None:
+            last = np.minimum(last, np.uint16(_SATURATED - 1))
+        last[too_low] = np.iinfo(kind).min if kind.kind != "f" else -np.inf
+        spans = np.searchsorted(edges, np.arange(columns), side="right").astype(np.int64) - 1
+        reach = None
+        if offset is not None:
+            offset = np.ascontiguousarray(offset, np.int32)
+            wanted = np.clip(low, -_FAR, _FAR)[:, spans] + offset
+            reach = np.clip(wanted, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+        return cls(shape, dtype, edges, spans, low, last, too_high | too_low, offset, reach, rule == "stempy")
+
+    def count(self, frames: Array) -> tuple[Int64Array, UInt32Array, Int64Array]:
+        """Count frames of this shape and dtype.
+
+        Returns
+        -------
+        indptr, indices
+            As from `count_frames`.
+        tallies : shape (n, 2), int64
+            Pixels of every frame between the limits, and above them.
+
+        Raises
+        ------
+        InputError
+            The frames have another shape or dtype.
+        """
+        stack = _stack(frames)
+        if stack.shape[1:] != self.shape or stack.dtype != self.dtype:
+            msg = (
+                f"frames have shape {stack.shape} and dtype {stack.dtype}, the limits are for {self.shape} of "
+                f"{self.dtype}; make them for these frames"
+            )
+            raise InputError(msg, shape=stack.shape, dtype=str(stack.dtype))
+        if stack.size == 0 or self.never.all():
+            n = len(stack)
+            return np.zeros(n + 1, np.int64), np.zeros(0, np.uint32), np.zeros((n, 2), np.int64)
+        full = _SATURATED if not self.stempy and self.dtype == np.uint16 else -1
+        uniform = self.offset is None and bool((self.last == self.last.flat[0]).all())
+        places = (self.bounds, self.spans, self.low, self.last, self.never, self.offset, self.reach)
+        found: tuple[Int64Array, UInt32Array, Int64Array] = find_maxima(stack, *places, full, uniform, self.stempy)
+        return found
 
 
 def count_frames(
@@ -71,22 +187,29 @@ def count_frames(
     Memory: the result and at most one more copy of it, plus one worst-case frame (no two events touch, so a quarter
     of the pixels). The rule ``"stempy"`` restates the counting of OpenChemistry/stempy 3.6.
     """
-    if rule not in get_args(Rule):
-        msg = f"unknown counting rule {rule!r}, expected one of {', '.join(get_args(Rule))}; the default is 'stemstore'"
-        raise InputError(msg, rule=rule)
     stack = _stack(frames)
-    rows = stack.shape[1]
-    cut, empty_rows = _cuts(background, rows, stack.dtype)
-    limit = math.inf if xray is None else float(xray)
-    if math.isnan(limit):
-        msg = "the X-ray threshold is not a number; give a level in ADU, or None for no upper limit"
-        raise InputError(msg, xray=xray)
-    last = _largest_below(limit, stack.dtype)
-    if rule == "stemstore" and stack.dtype == np.uint16 and last is not None:
-        last = min(last, np.uint16(_SATURATED - 1))
-    if stack.size == 0 or last is None or empty_rows.all():
-        return np.zeros(len(stack) + 1, dtype=np.int64), np.zeros(0, dtype=np.uint32)
-    return _count(stack, cut, empty_rows, last, rule == "stempy")
+    limits = Limits.make((stack.shape[1], stack.shape[2]), stack.dtype, background, xray, rule)
+    return limits.count(stack)[:2]
+
+
+def fold_dark(dark: FloatArray | None, dead: BoolArray | None, shape: tuple[int, int]) -> Array | None:
+    """Give the integer offsets of a dark reference and of dead pixels; None where there is nothing to subtract.
+
+    Parameters
+    ----------
+    dark : shape (ky, kx)
+        Whole numbers, below 2**30 in size.
+    dead : shape (ky, kx)
+        True at pixels that are absent.
+    shape
+        Detector rows and columns.
+    """
+    if dark is None and dead is None:
+        return None
+    offset = np.zeros(shape, np.int32) if dark is None else dark.astype(np.int32)
+    if dead is not None:
+        offset[dead] = DEAD
+    return offset
 
 
 def _stack(frames: Array) -> Array:
@@ -108,23 +231,31 @@ def _stack(frames: Array) -> Array:
     return stack
 
 
-def _cuts(background: ArrayLike, rows: int, dtype: np.dtype[Any]) -> tuple[Array, BoolArray]:
-    """Smallest accepted value of each detector row, and the rows in which no value of `dtype` is accepted."""
-    levels = np.asarray(background, dtype=np.float64)
-    if levels.ndim > 1 or (levels.ndim == 1 and len(levels) != rows):
-        msg = f"background thresholds have shape {levels.shape}, expected one number or one per detector row ({rows},)"
+def _levels(given: ArrayLike, rows: int, n_spans: int, what: str) -> FloatArray:
+    """Give thresholds for every row and span."""
+    levels = np.asarray(given, dtype=np.float64)
+    fits = levels.ndim == 0 or levels.shape in ((rows,), (rows, n_spans))
+    if not fits:
+        msg = (
+            f"{what} has shape {levels.shape}, expected one number or one per detector row ({rows},); give one of these"
+        )
         raise InputError(msg, shape=levels.shape, rows=rows)
     if np.isnan(levels).any():
-        msg = "a background threshold is not a number; give a level in ADU, or -inf to accept every value"
+        msg = f"{what} is not a number; give a level in ADU, or an infinite one for no limit"
         raise InputError(msg)
-    cut = np.zeros(rows, dtype=dtype)
-    unreachable = np.zeros(rows, dtype=np.bool_)
+    return np.broadcast_to(levels[:, None] if levels.ndim == 1 else levels, (rows, n_spans))
+
+
+def _each(levels: FloatArray, dtype: np.dtype[Any], limit: Any) -> tuple[Array, BoolArray]:
+    """Apply `limit` to every level, and tell where it found no value of `dtype`."""
+    values = np.zeros(levels.shape, dtype)
+    nothing = np.zeros(levels.shape, np.bool_)
     for level in np.unique(levels):  # as many as there are sectors
-        value = _smallest_above(float(level), dtype)
-        where = np.broadcast_to(levels == level, rows)
-        unreachable[where] = value is None
-        cut[where] = 0 if value is None else value
-    return cut, unreachable
+        value = limit(float(level), dtype)
+        where = levels == level
+        nothing[where] = value is None
+        values[where] = 0 if value is None else value
+    return values, nothing
 
 
 def _smallest_above(level: float, dtype: np.dtype[Any]) -> Any:
@@ -153,101 +284,3 @@ def _largest_below(level: float, dtype: np.dtype[Any]) -> Any:
     if level == -math.inf or math.ceil(level) - 1 < info.min:
         return None
     return dtype.type(math.ceil(level) - 1)
-
-
-@numba.njit(nogil=True, cache=True)
-def _count(stack, cut, empty_rows, last, stempy):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
-    """Count all frames into a buffer that always has room for one worst-case frame."""
-    n, n_rows, n_columns = stack.shape
-    worst = ((n_rows + 1) // 2) * ((n_columns + 1) // 2)
-    indptr = np.zeros(n + 1, dtype=np.int64)
-    indices = np.empty(worst + n * min(worst, _FIRST_EVENTS), dtype=np.uint32)
-    candidates = np.empty(n_columns, dtype=np.int64)
-    filled = 0
-    for f in range(n):
-        if filled + worst > indices.size:
-            grown = np.empty(2 * indices.size, dtype=np.uint32)
-            grown[:filled] = indices[:filled]
-            indices = grown
-        frame = stack[f]
-        for row in range(n_rows):
-            if empty_rows[row]:
-                continue
-            found = _find_candidates(frame[row], cut[row], last, candidates)
-            for k in range(found):
-                column = candidates[k]
-                if stempy:
-                    event = _beats_thresholded(frame, row, column, cut, last, empty_rows)
-                else:
-                    event = _wins_in_raster_order(frame, row, column)
-                if event:
-                    indices[filled] = row * n_columns + column
-                    filled += 1
-        indptr[f + 1] = filled
-    return indptr, indices[:filled].copy()
-
-
-@numba.njit(nogil=True, cache=True)
-def _find_candidates(line, low, last, candidates):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
-    """List the columns whose value is accepted; give their number."""
-    found = 0
-    for start in range(0, line.size, _BLOCK):
-        part = line[start : start + _BLOCK]
-        if not _reaches(part, low):
-            continue
-        for k in range(part.size):
-            if low <= part[k] <= last:
-                candidates[found] = start + k
-                found += 1
-    return found
-
-
-@numba.njit(nogil=True, cache=True)
-def _reaches(part, low):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
-    """Whether any value is at least `low`; both forms vectorise, the maximum only where there is no NaN to order."""
-    if part.dtype.type(0.5) > 0:  # real numbers; decided when it is compiled
-        hit = False
-        for k in range(part.size):
-            hit |= part[k] >= low
-        return hit
-    highest = part[0]
-    for k in range(part.size):
-        highest = max(highest, part[k])
-    return highest >= low
-
-
-@numba.njit(nogil=True, cache=True)
-def _wins_in_raster_order(frame, row, column):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
-    """Whether no neighbour before is as high and none after is higher.
-
-    An X-ray in the ring is higher than any candidate, so that it needs no test of its own.
-    """
-    value = frame[row, column]
-    if 0 < row < frame.shape[0] - 1 and 0 < column < frame.shape[1] - 1:
-        above, line, below = frame[row - 1], frame[row], frame[row + 1]
-        beaten = (above[column - 1] >= value) | (above[column] >= value) | (above[column + 1] >= value)
-        beaten |= (line[column - 1] >= value) | (line[column + 1] > value)
-        beaten |= (below[column - 1] > value) | (below[column] > value) | (below[column + 1] > value)
-        return not beaten
-    for r in range(max(row - 1, 0), min(row + 2, frame.shape[0])):
-        for c in range(max(column - 1, 0), min(column + 2, frame.shape[1])):
-            other = frame[r, c]
-            if other > value or (other == value and (r < row or (r == row and c < column))):
-                return False
-    return True
-
-
-@numba.njit(nogil=True, cache=True)
-def _beats_thresholded(frame, row, column, cut, last, empty_rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
-    """Whether all neighbours are lower, once values outside the interval are zero."""
-    value = frame[row, column]
-    for r in range(max(row - 1, 0), min(row + 2, frame.shape[0])):
-        line = frame[r]
-        for c in range(max(column - 1, 0), min(column + 2, frame.shape[1])):
-            if r == row and c == column:
-                continue
-            other = line[c]
-            accepted = (not empty_rows[r]) and cut[r] <= other <= last
-            if (accepted and other >= value) or (not accepted and value <= 0):
-                return False
-    return True

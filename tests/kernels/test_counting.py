@@ -184,8 +184,8 @@ def test_big_endian_and_strided_frames():
         ((np.zeros((1, 2, 2), np.uint16), LOW, HIGH, "libertem"), "unknown counting rule 'libertem'"),
         ((np.zeros((2, 2), np.uint16), LOW, HIGH), "shape \\(2, 2\\)"),
         ((np.zeros((1, 2, 2), complex), LOW, HIGH), "dtype complex128"),
-        ((np.zeros((1, 2, 2), np.uint16), np.nan, HIGH), "background threshold is not a number"),
-        ((np.zeros((1, 2, 2), np.uint16), LOW, np.nan), "X-ray threshold is not a number"),
+        ((np.zeros((1, 2, 2), np.uint16), np.nan, HIGH), "a background threshold is not a number"),
+        ((np.zeros((1, 2, 2), np.uint16), LOW, np.nan), "an X-ray threshold is not a number"),
         ((np.zeros((1, 2, 2), np.uint16), [1, 2, 3], HIGH), "one per detector row"),
     ],
 )
