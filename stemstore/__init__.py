@@ -14,6 +14,7 @@ from stemstore._version import __version__
 _FACE = {
     "open": ("stemstore.scan.open", "open_scan"),
     "calibrate": ("stemstore.scan.calibrate", "calibrate"),
+    "save_calibration": ("stemstore.scan.saved", "save_calibration"),
     "convert": ("stemstore.conversion.run", "convert"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
     "readers": ("stemstore.sources.registry", "readers"),
@@ -105,6 +106,7 @@ __all__ = [
     "rectangle",
     "results",
     "save",
+    "save_calibration",
     "scan_step_from_lattice",
     "sector",
     "segments",
@@ -150,6 +152,7 @@ if TYPE_CHECKING:
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.calibrate import calibrate
     from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
+    from stemstore.scan.saved import save_calibration
     from stemstore.sources.registry import readers
 
 

@@ -161,8 +161,9 @@ class Layer(dict[Any, Any]):
 
     def _piece_bytes(self, array: da.Array, positions: int) -> int:
         frame = math.prod(self.work.region.stored) * array.dtype.itemsize
-        # a source decodes about as much at a time as one of its dask blocks holds; a dask block is there as a whole
-        return frame * (positions if self.source is None else min(positions, math.prod(self.source.chunk)))
+        if self.source is None:
+            return 2 * frame * positions  # a dask block as a whole, and one that it is made of
+        return frame * min(positions, math.prod(self.source.chunk))  # about as much as a dask block of the source
 
 
 def run_piece(source: ScanSource | None, work: Work, data: Any, keep: BoolArray | None, values: Values) -> Array:

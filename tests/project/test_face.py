@@ -57,6 +57,7 @@ NAMES = {
     "rectangle",
     "results",
     "save",
+    "save_calibration",
     "scan_step_from_lattice",
     "sector",
     "segments",
