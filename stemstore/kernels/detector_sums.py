@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +13,43 @@ from stemstore.kernels.contract import sum_dtype
 if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
+
+
+class SumTables:
+    """Weights on the stored detector, and the tables that the loops over frames or events take, made when needed.
+
+    Attributes
+    ----------
+    stored : shape (Q, ky, kx)
+    exact
+        Whether they are flags whose sums are counted in integers.
+    """
+
+    def __init__(self, stored: Array, exact: bool) -> None:
+        self.stored, self.exact = stored, exact
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights; tables take about as much."""
+        return 2 * self.stored.nbytes
+
+    @cached_property
+    def frames(self) -> Any:
+        """For dense frames."""
+        from stemstore.kernels import frames
+
+        return (frames.prepare_masks if self.exact else frames.prepare_weights)(self.stored)
+
+    @cached_property
+    def events(self) -> Any:
+        """For events."""
+        from stemstore.kernels import events
+
+        return (events.prepare_masks if self.exact else events.prepare_weights)(self.stored)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without tables."""
+        return SumTables, (self.stored, self.exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,15 +64,10 @@ class DetectorSums:
     reduces: Literal["detector"] = "detector"
     combine: np.ufunc = np.add
 
-    def prepare(self, region: DetectorRegion) -> tuple[bool, Any, Any]:
-        """Embed the weights into the stored detector and make the tables of both drivers."""
-        from stemstore.kernels import events, frames
-
-        if self._counts(region):
-            masks = region.embed(self.weights)
-            return True, frames.prepare_masks(masks), events.prepare_masks(masks)
-        weights = region.embed(self.weights.astype(np.float64))
-        return False, frames.prepare_weights(weights), events.prepare_weights(weights)
+    def prepare(self, region: DetectorRegion) -> SumTables:
+        """Embed the weights into the stored detector."""
+        exact = self._counts(region)
+        return SumTables(region.embed(self.weights if exact else self.weights.astype(np.float64)), exact)
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """One number per weight image."""
@@ -46,12 +79,12 @@ class DetectorSums:
         shape, wide = self.output(dtype, region)
         return np.zeros((n_positions, *shape), wide)
 
-    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
+    def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: SumTables) -> None:
         """Add the sums of dense frames."""
         from stemstore.kernels import frames
 
-        exact, table, _ = prepared
-        (frames.masked_sums if exact else frames.weighted_sums)(block, local, out, place, table)
+        sums = frames.masked_sums if prepared.exact else frames.weighted_sums
+        sums(block, local, out, place, prepared.frames)
 
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
@@ -59,8 +92,8 @@ class DetectorSums:
         """Add the sums of counted frames."""
         from stemstore.kernels import events
 
-        exact, _, table = prepared
-        (events.masked_sums if exact else events.weighted_sums)(gap, offsets, local, out, place, table)
+        sums = events.masked_sums if prepared.exact else events.weighted_sums
+        sums(gap, offsets, local, out, place, prepared.events)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the sums as they are."""

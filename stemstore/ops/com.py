@@ -13,7 +13,7 @@ from stemstore.kernels.moments import Moments
 from stemstore.ops.corrections import PixelCorrections, corrected, corrections_of, corrections_text
 from stemstore.ops.detectors import as_detector, axes_in
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
-from stemstore.ops.moved_kernel import MovedKernel
+from stemstore.ops.moved import MovedKernel
 from stemstore.ops.plane import ellipse_in, ellipse_text
 from stemstore.ops.reference import Reference
 from stemstore.ops.roi import within

@@ -1,4 +1,4 @@
-"""Sums under detectors that are moved by whole pixels from position to position (see `stemstore.ops.origin`)."""
+"""Any kernel that moves by whole pixels from position to position (see `stemstore.ops.origin`)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from dask.base import tokenize
 
-from stemstore.kernels.contract import sum_dtype
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from stemstore._types import Array, Int64Array, UInt16Array
-    from stemstore.kernels.contract import DetectorRegion
+    from stemstore.kernels.contract import DetectorRegion, Kernel
     from stemstore.ops.origin import Movement
 
-READY_BYTES = 32 * 2**20  # prepared weights that are kept for the next blocks
+READY_BYTES = 32 * 2**20  # prepared tables that are kept for the next blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MovedSums:
-    """Kernel: the sums of every frame under weights that are moved by whole pixels from position to position.
+class MovedKernel:
+    """Kernel: for each move, another kernel made of what a table shows at the visible pixels then.
 
-    `table` has the shape (Q, rows, columns) of the plane of a `Movement`; `shift` belongs to the positions of one piece
-    of work (see `at`). Exact where the same weights at rest are (boolean, no repeated pixels).
+    Attributes
+    ----------
+    make
+        Makes the kernel of one move from the visible part of the table; can be pickled. All of them reduce the
+        detector and have outputs of one shape.
+    table : shape (…, rows, columns)
+        Weights, flags or labels on the plane of a `Movement`.
+    rows, columns
+        Where the visible pixels are on that plane without a move.
+    shift
+        Moves of the positions of one piece of work, (…, 2); see `at`.
+    mark
+        Stands for the rest in the names of tasks.
+    ready
+        Kernels with their tables, by move, for the next blocks.
     """
 
+    make: Callable[[Array], Kernel]
     table: Array
     rows: Int64Array
     columns: Int64Array
@@ -38,10 +50,10 @@ class MovedSums:
     combine: np.ufunc = np.add
 
     @classmethod
-    def of(cls, table: Array, movement: Movement) -> MovedSums:
-        """Make the kernel, without positions yet; `mark` stands for its weights in the names of tasks."""
-        mark = str(tokenize(table, movement.rows, movement.columns))
-        return cls(table, movement.rows, movement.columns, np.zeros((0, 2), np.int64), mark)
+    def of(cls, make: Callable[[Array], Kernel], table: Array, movement: Movement) -> MovedKernel:
+        """Make the kernel, without positions yet."""
+        mark = str(tokenize(make, table, movement.rows, movement.columns))
+        return cls(make, table, movement.rows, movement.columns, np.zeros((0, 2), np.int64), mark)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Tell kernels apart by what they compute, not by what they have ready."""
@@ -49,66 +61,52 @@ class MovedSums:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without what is ready."""
-        return (type(self), (self.table, self.rows, self.columns, self.shift, self.mark))
+        return (type(self), (self.make, self.table, self.rows, self.columns, self.shift, self.mark))
 
-    def at(self, values: Int64Array) -> MovedSums:
+    def at(self, values: Int64Array) -> MovedKernel:
         """Give the kernel for positions with these moves, (…, 2); what is ready serves all of them."""
         return replace(self, shift=values)
 
     def prepare(self, region: DetectorRegion) -> DetectorRegion:
-        """Keep the region; weights are prepared move by move."""
+        """Keep the region; kernels are prepared move by move."""
         return region
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """One number per weight image."""
-        return (len(self.table),), sum_dtype(dtype) if self._counts(region) else np.dtype(np.float64)
+        """Describe the output of the kernel at rest."""
+        return self.make(self.visible((0, 0))).output(dtype, region)
 
     def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
-        """Make the zeroed sums, (positions, Q)."""
-        shape, wide = self.output(dtype, region)
-        return np.zeros((n_positions, *shape), wide)
+        """Make the output of the kernel at rest."""
+        return self.make(self.visible((0, 0))).allocate(n_positions, dtype, region)
 
     def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: DetectorRegion) -> None:
-        """Add the sums of dense frames, move by move."""
-        from stemstore.kernels import frames
-
-        sums = frames.masked_sums if self._counts(prepared) else frames.weighted_sums
-        for some, table in self._by_move(place, prepared, frames):
-            sums(block, local[some], out, place[some], table)
+        """Process dense frames, move by move."""
+        for move, some in by_move(self.shift.reshape(-1, 2)[place]):
+            kernel, tables = self._prepared(move, prepared)
+            kernel.frames(block, local[some], out, place[some], tables)
 
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
     ) -> None:
-        """Add the sums of counted frames, move by move."""
-        from stemstore.kernels import events
-
-        sums = events.masked_sums if self._counts(prepared) else events.weighted_sums
-        for some, table in self._by_move(place, prepared, events):
-            sums(gap, offsets, local[some], out, place[some], table)
+        """Process counted frames, move by move."""
+        for move, some in by_move(self.shift.reshape(-1, 2)[place]):
+            kernel, tables = self._prepared(move, prepared)
+            kernel.events(gap, offsets, local[some], out, place[some], tables)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
-        """Leave the sums as they are."""
-        del region
-        return out
+        """Finish as the kernel at rest does."""
+        return self.make(self.visible((0, 0))).finish(out, region)
 
-    def _counts(self, region: DetectorRegion) -> bool:
-        return self.table.dtype == bool and not region.repeats
+    def visible(self, move: tuple[int, int]) -> Array:
+        """Show the table at the visible pixels after a move."""
+        return self.table[..., (self.rows - move[0])[:, None], self.columns - move[1]]
 
-    def _by_move(self, place: Int64Array, region: DetectorRegion, driver: Any) -> Iterator[tuple[Int64Array, Any]]:
-        """Gather frames that move alike, with the weights of `driver` prepared for them, one move after the other."""
-        for move, some in by_move(self.shift.reshape(-1, 2)[place]):
-            yield some, self._prepared(move, region, driver)
-
-    def _prepared(self, move: tuple[int, int], region: DetectorRegion, driver: Any) -> Any:
-        axes = (region.stored, *(np.asarray(axis).tobytes() for axis in (region.rows, region.columns)))
-        key = (move, axes, driver.__name__)
-        found = self.ready.get(key)
+    def _prepared(self, move: tuple[int, int], region: DetectorRegion) -> tuple[Kernel, Any]:
+        key = (move, region.stored, *(np.asarray(axis).tobytes() for axis in (region.rows, region.columns)))
+        found: tuple[Kernel, Any] | None = self.ready.get(key)
         if found is None:
-            visible = self.table[:, (self.rows - move[0])[:, None], self.columns - move[1]]
-            if self._counts(region):
-                found = driver.prepare_masks(region.embed(visible))
-            else:
-                found = driver.prepare_weights(region.embed(visible.astype(np.float64)))
+            kernel = self.make(self.visible(move))
+            found = kernel, kernel.prepare(region)
             remember(self.ready, key, found)
         return found
 
@@ -129,7 +127,7 @@ def remember(ready: dict[Any, Any], key: Any, found: tuple[Any, ...]) -> None:
 
 
 def _n_bytes(found: Any) -> int:
-    """Bytes of the arrays in nested tuples."""
+    """Bytes of arrays and tables in nested tuples."""
     if isinstance(found, tuple):
         return sum(_n_bytes(part) for part in found)
-    return found.nbytes if isinstance(found, np.ndarray) else 0
+    return int(getattr(found, "nbytes", 0))

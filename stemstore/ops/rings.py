@@ -11,8 +11,7 @@ from stemstore.errors import InputError
 from stemstore.kernels.group_moments import GroupMoments
 from stemstore.ops.detectors import as_detector
 from stemstore.ops.labels import labelled, scan_dims
-from stemstore.ops.moved import by_move
-from stemstore.ops.moved_kernel import MovedKernel
+from stemstore.ops.moved import MovedKernel, by_move
 from stemstore.ops.origin import Movement
 from stemstore.ops.plane import Centre, ellipse_text, offsets, pixel_size, span
 from stemstore.ops.shapes import Weights

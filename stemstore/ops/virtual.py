@@ -12,7 +12,7 @@ from stemstore.kernels.detector_sums import DetectorSums
 from stemstore.ops.corrections import CorrectionOptions, corrected, corrections_of, corrections_text
 from stemstore.ops.detectors import Detector, as_detector
 from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims, without_missing
-from stemstore.ops.moved import MovedSums
+from stemstore.ops.moved import MovedKernel
 from stemstore.ops.origin import Movement
 from stemstore.ops.plane import ellipse_text
 from stemstore.ops.roi import within
@@ -145,7 +145,7 @@ class _Sums:
         """Sum every frame under several real weight images; the last axis counts them."""
         data = self.image.data
         if self.movement is not None:
-            kernel = corrected(MovedSums.of(weights, self.movement), self.corrections)
+            kernel = corrected(MovedKernel.of(DetectorSums, weights, self.movement), self.corrections)
             return self._settled(map_kernel(data, kernel, self.keep, self.movement.shift))
         if self.corrections is None:
             return self._settled(map_kernel(data, DetectorSums(weights), self.keep))
@@ -164,9 +164,7 @@ def _real_parts(weights: Array) -> list[Array]:
     return [weights.astype(np.float64)]
 
 
-def _labelled(
-    data: Any, image: xr.DataArray, name: str, detector: Detector, text: dict[str, Any]
-) -> xr.DataArray:
+def _labelled(data: Any, image: xr.DataArray, name: str, detector: Detector, text: dict[str, Any]) -> xr.DataArray:
     history = parameters_text("virtual_image", detector=detector.describe(), **text)
     result = labelled(data, image, scan_dims(image), history)
     result.attrs |= {"units": image.attrs.get("units", "count"), "long_name": detector.describe()}

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import stemstore
 from stemstore.errors import InputError
 from stemstore.kernels.contract import DetectorRegion
-from stemstore.ops.moved import MovedSums
+from stemstore.kernels.detector_sums import DetectorSums
+from stemstore.ops.moved import MovedKernel
 from stemstore.ops.origin import Movement
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
@@ -221,7 +222,7 @@ def test_kernels_travel_light_and_are_told_apart_by_what_they_compute():
     """What is prepared stays behind, and does not change a kernel's name in graphs."""
     table = np.ones((1, 5, 5), bool)
     index = np.arange(1, 5)
-    kernel = MovedSums.of(table, Movement(np.zeros((2, 2), np.int64), None, index, index)).at(
+    kernel = MovedKernel.of(DetectorSums, table, Movement(np.zeros((2, 2), np.int64), None, index, index)).at(
         np.zeros((2, 2), np.int64)
     )
     before = tokenize(kernel)
