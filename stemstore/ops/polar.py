@@ -39,7 +39,8 @@ def polar_profile(
     statistic
         ``"sum"``, or ``"mean"`` per pixel.
     **options
-        ``bins``, ``edges``, ``center``, ``unit``, ``mask`` and ``origin``: the rings, as in `radial_profile`.
+        ``bins``, ``edges``, ``center``, ``unit``, ``mask`` and ``origin``: the rings, as in `radial_profile`; ``dark``,
+        ``gain`` and ``bad_pixels``.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import FloatArray, Int64Array
+    from stemstore.ops.corrections import PixelCorrections
     from stemstore.ops.plane import Centre
 
 Statistic = Literal["sum", "mean", "variance"]
@@ -30,6 +31,7 @@ def radial_profile(
     statistic: Statistic = "sum",
     mask: Any = None,
     origin: Any = None,
+    **corrections: Unpack[PixelCorrections],
 ) -> xr.DataArray:
     """Sum, average or take the variance of every diffraction pattern over rings around the optic axis.
 
@@ -53,6 +55,8 @@ def radial_profile(
     origin
         Where the optic axis is at each position (descan), as in `virtual_image`: rings move by whole pixels. By default
         that of the scan itself, where `calibrate` gave it one; False keeps the rings at rest.
+    **corrections
+        ``dark``, ``gain`` and ``bad_pixels``, of shape (ky, kx), as in `virtual_image`; all results are float64 then.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def radial_profile(
     if statistic not in STATISTICS:
         msg = f"statistic {statistic!r} is not known; expected one of {', '.join(STATISTICS)}"
         raise InputError(msg, key="statistic", found=statistic, expected=STATISTICS)
-    rings = Rings.of(image, bins=bins, edges=edges, center=center, unit=unit, mask=mask, origin=origin)
+    rings = Rings.of(image, bins=bins, edges=edges, center=center, unit=unit, mask=mask, origin=origin, **corrections)
     data = rings.moments(image) if statistic == "sum" else _per_pixel(image, rings, statistic)
     result = rings.label(data, image, parameters_text("radial_profile", statistic=statistic, **rings.text))
     units = image.attrs.get("units", "count")
@@ -101,6 +105,7 @@ def radial_variance(
     unit: str | None = None,
     mask: Any = None,
     origin: Any = None,
+    **corrections: Unpack[PixelCorrections],
 ) -> xr.DataArray:
     """Measure the speckle of every diffraction pattern: the normalised variance over rings, <I^2> / <I>^2 - 1.
 
@@ -110,7 +115,7 @@ def radial_variance(
 
     Parameters
     ----------
-    scan, bins, edges, center, unit, mask, origin
+    scan, bins, edges, center, unit, mask, origin, **corrections
         As in `radial_profile`.
 
     Returns
@@ -130,7 +135,7 @@ def radial_variance(
     = variance / mean^2 of `radial_profile`, in one pass; the same memory.
     """
     image = intensity_of(scan)
-    rings = Rings.of(image, bins=bins, edges=edges, center=center, unit=unit, mask=mask, origin=origin)
+    rings = Rings.of(image, bins=bins, edges=edges, center=center, unit=unit, mask=mask, origin=origin, **corrections)
     data = _per_pixel(image, rings, "normalised")
     result = rings.label(data, image, parameters_text("radial_variance", **rings.text))
     result.attrs |= {"long_name": "normalised radial variance"}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.group_moments import GroupMoments
+from stemstore.ops.corrections import PixelCorrections, corrected, corrections_of, corrections_text
 from stemstore.ops.detectors import as_detector
-from stemstore.ops.labels import labelled, scan_dims
+from stemstore.ops.labels import labelled, scan_dims, without_missing
 from stemstore.ops.moved import MovedKernel, by_move
 from stemstore.ops.origin import Movement
 from stemstore.ops.plane import Centre, ellipse_text, offsets, pixel_size, span
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array
+    from stemstore.kernels.corrections import Corrections
 
 NOISE = 1e-9  # share of a pixel by which rounding may move the farthest pixel
 
 
-class RingOptions(TypedDict, total=False):
+class RingOptions(PixelCorrections, total=False):
     """Arguments that describe rings; see `stemstore.radial_profile`."""
 
     bins: int | None
@@ -54,6 +56,8 @@ class Rings:
         How the rings move with the position; None where they are at rest.
     still
         With a movement: visible pixels that take part, wherever the rings are; None for all.
+    corrections
+        Of the pixels, before they are summed.
     """
 
     edges: FloatArray
@@ -63,6 +67,7 @@ class Rings:
     grid: xr.DataArray
     movement: Movement | None = None
     still: BoolArray | None = None
+    corrections: Corrections | None = None
 
     @classmethod
     def of(
@@ -75,6 +80,7 @@ class Rings:
         unit: str | None = None,
         mask: Any = None,
         origin: Any = None,
+        **corrections: Unpack[PixelCorrections],
     ) -> Rings:
         """Sort the pixels into `bins` rings that hold them all, into those between `edges`, or into narrow ones."""
         movement = _movement(image, center, origin)
@@ -101,7 +107,9 @@ class Rings:
         text: dict[str, Any] = {"rings": len(found) - 1, "inner": float(found[0]), "outer": float(found[-1])}
         text |= {"center": center, "unit": unit or own, "mask": shown, "ellipse": ellipse_text(image)}
         text |= {"origin": None if movement is None else movement.describe()}
-        return cls(found, labels.astype(np.int64), unit or own, text, grid, movement, still)
+        text |= corrections_text(corrections)
+        pixels = corrections_of(image, corrections)
+        return cls(found, labels.astype(np.int64), unit or own, text, grid, movement, still, pixels)
 
     def moments(self, image: xr.DataArray, *, spread: bool = False) -> Any:
         """Give sums over rings, (…scan, rings), or sums and squared deviations, (…scan, 2, rings)."""
@@ -109,10 +117,12 @@ class Rings:
 
     def group_moments(self, image: xr.DataArray, labels: Int64Array, n_groups: int, *, spread: bool = False) -> Any:
         """Give the same over any groups of the pixels of the grid, such as parts of the rings."""
-        if self.movement is None:
-            return map_kernel(image.data, GroupMoments(labels, n_groups, spread))
-        kernel = MovedKernel.of(UsableGroups(self.still, n_groups, spread), labels, self.movement)
-        return map_kernel(image.data, kernel, values=self.movement.shift)
+        kernel: Any = GroupMoments(labels, n_groups, spread)
+        if self.movement is not None:
+            kernel = MovedKernel.of(UsableGroups(self.still, n_groups, spread), labels, self.movement)
+        shift = None if self.movement is None else self.movement.shift
+        sums = map_kernel(image.data, corrected(kernel, self.corrections), values=shift)
+        return sums if self.corrections is None else without_missing(sums, image)
 
     def sizes(self, like: Any, labels: Int64Array | None = None, n_groups: int | None = None) -> Any:
         """Count the pixels of every ring, or of other groups.

@@ -98,6 +98,13 @@ def test_other_operations_see_corrected_frames(which, seed, counted):
     peaks = stemstore.map_frames(scan, lambda frame: frame.max(), **options)
     np.testing.assert_allclose(peaks, expected.max((2, 3)), atol=1e-12)
     np.testing.assert_allclose(stemstore.correct(scan, **options).intensity, expected, atol=1e-12)
+    if "mask" not in options:
+        rings = stemstore.radial_profile(scan, edges=[0, 100], **options)
+        np.testing.assert_allclose(rings[..., 0], expected.sum((2, 3)), atol=1e-9)
+        spread = stemstore.radial_profile(scan, edges=[0, 100], statistic="variance", **options)
+        np.testing.assert_allclose(spread[..., 0], expected.var((2, 3)), atol=1e-9)
+        cells = stemstore.polar_profile(scan, 4, edges=[0, 100], **options)
+        np.testing.assert_allclose(cells.sum(("k", "angle")), expected.sum((2, 3)), atol=1e-9)
 
 
 @settings(max_examples=25)
