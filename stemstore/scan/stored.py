@@ -1,0 +1,307 @@
+"""Any scan as a source of frames or events: raw files by their reader, finished stores by the adaptors below.
+
+A store opened so keeps its whole scan, flyback included, with what it says about acquisition, detector and axes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from stemstore.errors import InputError
+from stemstore.sources.geometry import check_range
+from stemstore.sources.records import frame_buffer
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from stemstore._types import Array
+    from stemstore.sources.contract import Events, EventSource, FrameSource, Source
+    from stemstore.store.arrays import StoredFrames
+    from stemstore.store.events import StoredEvents
+    from stemstore.store.open import StoredScan
+    from stemstore_schemas import SourceMetadata
+
+
+@dataclass(frozen=True, eq=False)
+class FramesOfStore:
+    """The frames of a dense store as a `stemstore.sources.contract.FrameSource`."""
+
+    scan: StoredFrames
+    metadata: SourceMetadata
+
+    @property
+    def identity(self) -> str:
+        """Identity of the store."""
+        return f"store-{self.scan.uuid}"
+
+    @property
+    def scan_shape(self) -> tuple[int, ...]:
+        """Scan axes as stored."""
+        return self.scan.scan_shape
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Detector rows and columns."""
+        return self.scan.shape[-2], self.scan.shape[-1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return self.scan.dtype
+
+    @property
+    def validity(self) -> Array | None:
+        """State of every frame, or None when all are valid."""
+        return self.scan.validity
+
+    def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
+        """Read the frames of flat scan positions ``start <= i < stop``.
+
+        A run along a row decodes every chunk that it touches; `read_grid` is the cheaper way to read rectangles.
+        """
+        check_range(start, stop, math.prod(self.scan_shape))
+        frames = frame_buffer(out, (stop - start, *self.frame_shape), self.dtype)
+        at = 0
+        for part in boxes(start, stop, self.scan_shape):
+            found = self.read_grid(part).reshape(-1, *self.frame_shape)
+            frames[at : at + len(found)] = found
+            at += len(found)
+        return frames
+
+    def read_grid(self, part: tuple[slice, ...]) -> Array:
+        """Read a rectangle of the scan, each chunk once.
+
+        Parameters
+        ----------
+        part
+            One slice per scan axis.
+
+        Returns
+        -------
+        frames : shape (extents of the rectangle, ky, kx)
+        """
+        from stemstore.selection import Selection
+
+        return self.scan.read(Selection.full(self.scan.shape).cut_scan(part))
+
+
+@dataclass(frozen=True, eq=False)
+class EventsOfStore:
+    """The events of a counted store as a `stemstore.sources.contract.EventSource`."""
+
+    scan: StoredEvents
+    metadata: SourceMetadata
+
+    @property
+    def identity(self) -> str:
+        """Identity of the store."""
+        return f"store-{self.scan.uuid}"
+
+    @property
+    def scan_shape(self) -> tuple[int, ...]:
+        """Scan axes as stored."""
+        return self.scan.scan_shape
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Detector rows and columns."""
+        return self.scan.shape[-2], self.scan.shape[-1]
+
+    @property
+    def validity(self) -> Array | None:
+        """State of every frame, or None when all are valid."""
+        return self.scan.validity
+
+    @property
+    def most_electrons(self) -> int | None:
+        """Electrons in the fullest pixel of any frame; None where the store does not tell."""
+        from stemstore.store.metadata import GAP
+
+        return self.scan.head.arrays[GAP].attributes.get("max_multiplicity")
+
+    def read_events(self, start: int, stop: int) -> Events:
+        """Read the events of flat scan positions ``start <= i < stop``, ascending inside each frame."""
+        return self.scan.read_events(start, stop)
+
+
+@dataclass(frozen=True, eq=False)
+class FramesOfEvents:
+    """Events as frames of electrons per pixel, made when they are read.
+
+    Attributes
+    ----------
+    source
+        The events.
+    dtype
+        Unsigned integers that hold the fullest pixel, see `electrons_dtype`.
+    """
+
+    source: EventSource
+    dtype: np.dtype[Any]
+
+    @property
+    def identity(self) -> str:
+        """Identity of the events, and the type that they are shown in."""
+        return f"{self.source.identity}-{self.dtype.name}"
+
+    @property
+    def metadata(self) -> SourceMetadata:
+        """What is known of the events, but how they were counted: frames were not."""
+        return self.source.metadata.model_copy(update={"counting": None})
+
+    @property
+    def scan_shape(self) -> tuple[int, ...]:
+        """Scan axes of the events."""
+        return self.source.scan_shape
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Detector rows and columns."""
+        return self.source.frame_shape
+
+    @property
+    def validity(self) -> Array | None:
+        """State of every frame, or None when all are valid."""
+        return self.source.validity
+
+    def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
+        """Make the frames of flat scan positions ``start <= i < stop``; exact."""
+        from stemstore.sources.electrons import by_pixel
+
+        frames = frame_buffer(out, (stop - start, *self.frame_shape), self.dtype)
+        indptr, pixels, electrons = by_pixel(self.source.read_events(start, stop))
+        flat = frames.reshape(stop - start, -1)
+        flat[...] = 0
+        flat[np.repeat(np.arange(stop - start), np.diff(indptr)), pixels] = electrons
+        return frames
+
+
+def open_source_or_store(
+    url: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], reader: str | None = None, **options: Any
+) -> Source:
+    """Open raw files or a finished store as frames or events; headers only.
+
+    Parameters
+    ----------
+    url
+        A store (path or URL), a raw file, a folder, or a list of files of one scan.
+    reader
+        Name of the format of raw data; found by content when left out.
+    **options
+        Of the reader; a store takes none.
+
+    Raises
+    ------
+    InputError
+        Options were given for a store.
+    StemStoreError
+        As for `stemstore.open`.
+    """
+    from stemstore.sources.files import path_texts
+    from stemstore.sources.registry import open_source
+    from stemstore.store.arrays import StoredFrames
+    from stemstore.store.open import is_store, open_store
+    from stemstore.store.urls import is_local
+
+    paths = path_texts(url)
+    if reader is not None or len(paths) != 1 or (is_local(paths[0]) and not is_store(paths[0])):
+        return open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **options)
+    if options:
+        msg = f"{paths[0]!r} is a store and takes no options {sorted(options)}; leave them out"
+        raise InputError(msg, url=paths[0], found=sorted(options))
+    scan = open_store(paths[0])
+    known = describe_store(scan)
+    found = FramesOfStore(scan, known) if isinstance(scan, StoredFrames) else EventsOfStore(scan, known)
+    return cast("Source", found)  # its attributes are properties, which the protocol does not foresee
+
+
+def store_of(source: Any) -> StoredScan | None:
+    """Give the store that a source reads; None for raw files."""
+    return getattr(source.source if isinstance(source, FramesOfEvents) else source, "scan", None)
+
+
+def describe_store(scan: StoredScan) -> SourceMetadata:
+    """Say about a store what a reader says about raw files; results kept beside its scan are a warning."""
+    from stemstore.store.attached import list_groups
+    from stemstore.store.commit import read_commit
+    from stemstore_schemas import SourceFile, SourceMetadata
+
+    document, commit = scan.document, read_commit(scan.head.storage)
+    n_bytes, time = (0, None) if commit is None else (commit.n_bytes, commit.time)
+    results = list_groups(scan.url, "derived")
+    warnings = []
+    if results:
+        warnings.append(f"saved results ({', '.join(results)}) stay with '{scan.url}' and are not carried over")
+    return SourceMetadata(
+        acquisition=document.acquisition,
+        detector=document.detector,
+        axes=document.axes,
+        vendor=document.vendor,
+        warnings=warnings,
+        files=[SourceFile(path=scan.url, size=n_bytes, mtime=time, uuid=document.uuid)],
+        counting=document.counting,
+    )
+
+
+def as_frames(source: EventSource) -> FrameSource:
+    """Show events as frames of the smallest unsigned type that holds every pixel.
+
+    The fullest pixel of a store is known; raw files are read once for it.
+    """
+    from stemstore.sources.electrons import multiplicity
+
+    most = source.most_electrons if isinstance(source, EventsOfStore) else None
+    if most is None:
+        most = int(multiplicity(source).max(initial=0))
+    return cast("FrameSource", FramesOfEvents(source, np.dtype(np.min_scalar_type(most))))
+
+
+def check_apart(source: object, destination: str | os.PathLike[str]) -> None:
+    """Refuse a destination that is the store to be read, lies in it, or holds it; raw data may lie anywhere.
+
+    Raises
+    ------
+    InputError
+        Writing there would change what is read, or put foreign files into a store.
+    """
+    from stemstore.sources.files import path_texts
+    from stemstore.store.open import is_store
+    from stemstore.store.urls import is_local, local_path, open_storage
+
+    paths, target = path_texts(source), path_texts(destination)[0]
+    if len(paths) != 1 or is_local(paths[0]) != is_local(target) or not is_store(paths[0]):
+        return
+    if is_local(target):
+        here, there = (local_path(url).resolve() for url in (paths[0], target))
+        overlap = here.is_relative_to(there) or there.is_relative_to(here)
+    else:
+        one, other = (f"{open_storage(url).root}/" for url in (paths[0], target))
+        overlap = one.startswith(other) or other.startswith(one)
+    if overlap:
+        msg = f"the destination {target!r} and the store {paths[0]!r} that is read overlap; choose another place"
+        raise InputError(msg, url=target, source=paths[0])
+
+
+def boxes(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut a run of C-order positions into rectangles, in order: a part of a row, whole rows, a part of a row."""
+    if len(shape) == 1:
+        if stop > start:
+            yield (slice(start, stop),)
+        return
+    inner = math.prod(shape[1:])
+    (first, head), (last, tail) = divmod(start, inner), divmod(stop, inner)
+    if first == last:
+        yield from ((slice(first, first + 1), *part) for part in boxes(head, tail, shape[1:]))
+        return
+    if head:
+        yield from ((slice(first, first + 1), *part) for part in boxes(head, inner, shape[1:]))
+        first += 1
+    if last > first:
+        yield (slice(first, last), *(slice(0, n) for n in shape[1:]))
+    if tail:
+        yield from ((slice(last, last + 1), *part) for part in boxes(0, tail, shape[1:]))
