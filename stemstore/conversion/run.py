@@ -18,12 +18,13 @@ import numpy as np
 from stemstore._version import __version__
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
 from stemstore.conversion.plan import CountedPlan, CountOptions, DensePlan, Profile, make_plan
+from stemstore.conversion.stored import Carried, earlier_counting, earlier_history
 from stemstore.conversion.write import write_events, write_frames
 from stemstore.errors import DestinationExistsError, InputError
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.calibration import Calibration, complete_axes
+from stemstore.scan.stored import as_frames, check_apart, open_source_or_store
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, EventSource
-from stemstore.sources.files import path_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,19 +97,21 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     progress: Progress | None = None,
     **options: Any,
 ) -> ConversionReport:
-    """Convert raw detector data to a store.
+    """Convert raw detector data, or a store, to a new store.
 
     Parameters
     ----------
     source
-        File, folder or list of files that a reader understands.
+        File, folder or list of files that a reader understands; or a finished store, to count its frames, to make
+        frames of its events, or to lay it out anew. The history and the saved calibration of a store go over to the
+        new one; saved results stay with the old one, and the report says so.
     destination
         Path or URL of the new store; usually ends in ``.zarr``.
     reader
         Name of the source's format; found by content when left out.
     count
-        Count electrons and store events (True), or store frames (False). By default data that are counted already
-        stay events, and frames stay frames.
+        Count electrons and store events (True), or store frames (False); events become frames of the smallest unsigned
+        type that holds every pixel. By default data that are counted already stay events, and frames stay frames.
     rule
         Counting rule: ``"stemstore"``, or ``"stempy"`` for the events that stempy would find.
     background_threshold, xray_threshold : unit ADU
@@ -135,6 +138,8 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     ------
     UnknownFormatError, AmbiguousFormatError, NotFoundError, CorruptDataError
         The source cannot be read.
+    InputError
+        An option cannot be used, or the destination overlaps the store that is read.
     DestinationExistsError
         The destination exists and `overwrite` is off.
     StorageError
@@ -148,13 +153,17 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     frames (20 MiB) per thread and one block of events. The destination appears under its name only when it is finished.
     """
     started = time.perf_counter()
+    check_apart(source, destination)
     counting = CountOptions(rule, background_threshold, xray_threshold, background_sigma, xray_sigma)
     job = prepare(
         source, reader=reader, count=count, counting=counting, profile=profile,
         workers=workers, max_memory=max_memory, **options,
     )  # fmt: skip
+    carried = Carried.of(job.plan, Calibration.split(options)[0])
     document = write(job, os.fspath(destination), overwrite=overwrite, progress=progress or NoProgress())
+    carried.attach(os.fspath(destination), document.uuid)
     report = _report(job, document, os.fspath(destination), time.perf_counter() - started)
+    report.warnings.extend(carried.warnings)
     log.info("wrote %s: %s in %.1f s", report.url, format_size(report.stored_bytes), report.seconds)
     return report
 
@@ -190,16 +199,11 @@ def prepare(
 
     Parameters and errors as in `convert`.
     """
-    from stemstore.sources.registry import open_source
-    from stemstore.store.open import is_store
-
     counting = counting or CountOptions()
     calibration, reader_options = Calibration.split(options)
-    paths = path_texts(source)
-    if reader is None and len(paths) == 1 and is_store(paths[0]):
-        msg = f"{paths[0]!r} is a store already; open it with stemstore.open, or name the raw data it was made of"
-        raise InputError(msg, url=paths[0])
-    opened = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
+    opened = open_source_or_store(source, reader, **reader_options)
+    if count is False and isinstance(opened, EventSource):
+        opened = as_frames(opened)
     plan = make_plan(
         opened,
         counted=isinstance(opened, EventSource) if count is None else count,
@@ -208,7 +212,7 @@ def prepare(
         workers=_positive(workers) if workers is not None else n_workers(),
         budget=parse_size(max_memory) if max_memory is not None else memory_budget(),
     )
-    parameters = {"reader": reader, "count": count, "profile": profile, **asdict(counting)}
+    parameters = {"reader": reader, "count": count, "profile": profile, **asdict(counting), **earlier_counting(opened)}
     return Job(plan, describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()}))
 
 
@@ -232,7 +236,7 @@ def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters
         counting=counting,
         encoding=encoding,
         frames=count_frames_by_state(source),
-        history=[_history(known, plan.workers, parameters)],
+        history=[*earlier_history(source), _history(known, plan.workers, parameters)],
         vendor=known.vendor,
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from stemstore.conversion.count import read_block
 from stemstore.conversion.summary import Summariser
+from stemstore.scan.stored import FramesOfStore
 from stemstore.selection import flatten
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def write_events(plan: CountedPlan, writer: StoreWriter, progress: Progress) -> 
 
 
 def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, Int64Array]:
-    """Read a rectangular piece of the scan, row by row.
+    """Read a rectangular piece of the scan: row by row, or from a store at once, where rows share chunks.
 
     Returns
     -------
@@ -82,9 +83,11 @@ def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, In
         Flat scan positions in the same order.
     """
     lengths = tuple(part.stop - part.start for part in slices)
+    flat = flatten(tuple(range(part.start, part.stop) for part in slices), source.scan_shape)
+    if isinstance(source, FramesOfStore):
+        return source.read_grid(slices), flat
     frames = np.empty((*lengths, *source.frame_shape), source.dtype)
     rows = frames.reshape(-1, lengths[-1], *source.frame_shape)
-    flat = flatten(tuple(range(part.start, part.stop) for part in slices), source.scan_shape)
     for row, positions in zip(rows, flat.reshape(-1, lengths[-1]), strict=True):
         source.read_frames(int(positions[0]), int(positions[-1]) + 1, out=row)
     return frames, flat

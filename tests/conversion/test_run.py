@@ -315,11 +315,3 @@ def taking(path):
 
     whole = finalise.finish
     return finish
-
-
-def test_store_is_no_raw_data(tmp_path, raw):
-    """Converting what is converted already is refused by its name."""
-    stemstore.convert(raw, tmp_path / "a.zarr")
-    with pytest.raises(InputError, match="is a store already"):
-        stemstore.convert(tmp_path / "a.zarr", tmp_path / "b.zarr")
-    assert files_below(tmp_path) == ["a.zarr", "scan.npy"]

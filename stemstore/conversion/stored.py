@@ -1,0 +1,86 @@
+"""Converting a store: what goes over to the new one besides the pixels or events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stemstore.scan.stored import FramesOfEvents, store_of
+
+if TYPE_CHECKING:
+    from stemstore.conversion.plan import CountedPlan, DensePlan
+    from stemstore.scan.calibration import Calibration
+    from stemstore.store.attached_array import AttachedArray
+    from stemstore_schemas import CalibrationDocument, HistoryEntry
+
+OF_FRAMES = ("dark", "gain")
+"""References in the units of uncounted pixels; electrons need none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The calibration that the old store kept beside its scan, in memory.
+
+    Attributes
+    ----------
+    document
+        Its values, with those that were stated for the conversion in their place; None where nothing was saved.
+    arrays
+        Maps over the scan, and frames of the detector.
+    warnings
+        What stays behind.
+    """
+
+    document: CalibrationDocument | None = None
+    arrays: dict[str, AttachedArray] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, plan: DensePlan | CountedPlan, given: Calibration) -> Carried:
+        """Read the saved calibration of the store that is converted; empty for raw data.
+
+        Raises
+        ------
+        CorruptDataError, FormatVersionError
+            It cannot be read; nothing is written then.
+        """
+        from stemstore.store.attached_array import AttachedArray
+        from stemstore.store.calibration import read_calibration
+        from stemstore_schemas import CalibrationDocument
+
+        scan = store_of(plan.source)
+        if scan is None:
+            return cls()
+        saved = read_calibration(scan)
+        if saved.document is None and not saved.arrays:
+            return cls()
+        left = [name for name in OF_FRAMES if name in saved.arrays and getattr(plan, "counter", None) is not None]
+        arrays = {
+            name: AttachedArray(stored.info.dims, stored.read(), stored.attributes)
+            for name, stored in saved.arrays.items()
+            if name not in left
+        }
+        values = saved.values.merged(given.values())
+        document = saved.document or CalibrationDocument(uuid=scan.uuid)
+        changes = {name: getattr(values, name) for name in type(values).model_fields}
+        warnings = [f"the saved {' and '.join(left)} of '{scan.url}' belong to frames and are not carried over"]
+        return cls(document.model_copy(update=changes | {"arrays": sorted(arrays)}), arrays, warnings if left else [])
+
+    def attach(self, url: str, uuid: str) -> None:
+        """Keep the calibration beside the finished new scan."""
+        from stemstore.store.calibration import write_calibration
+
+        if self.document is not None:
+            write_calibration(url, self.document.model_copy(update={"uuid": uuid}), self.arrays)
+
+
+def earlier_history(source: Any) -> list[HistoryEntry]:
+    """List what was done before, oldest first; nothing for raw data."""
+    scan = store_of(source)
+    return [] if scan is None else scan.document.history
+
+
+def earlier_counting(source: Any) -> dict[str, Any]:
+    """How the electrons of frames that are made of events were counted, as parameters of the conversion."""
+    known = source.source.metadata.counting if isinstance(source, FramesOfEvents) else None
+    return {} if known is None else {"counting": known.model_dump(mode="json")}
