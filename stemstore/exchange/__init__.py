@@ -1,0 +1,1 @@
+"""The job that writes counted scans into the files of other programs."""

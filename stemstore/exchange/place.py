@@ -1,0 +1,112 @@
+"""The files of an export: whether their places are free, and how all of them appear at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from stemstore.errors import DestinationExistsError, InputError, StemStoreError
+from stemstore.store.local import sync_folder
+from stemstore.store.refusal import refused
+from stemstore.store.urls import is_local, local_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stemstore.exchange.target import Target
+
+
+def local_destination(destination: str | os.PathLike[str]) -> Path:
+    """Absolute path of a destination.
+
+    Raises
+    ------
+    InputError
+        It is not on this machine.
+    """
+    text = os.fspath(destination)
+    if not is_local(text):
+        msg = f"{text!r} is not on this machine; files of other programs are written locally, copy them afterwards"
+        raise InputError(msg, url=text)
+    return local_path(text).absolute()
+
+
+def check_free(target: Target, files: list[Path], *, overwrite: bool) -> None:
+    """Refuse places that are taken; only files of an earlier export of the same format may be replaced.
+
+    Raises
+    ------
+    DestinationExistsError
+        Something is there, and overwriting was not asked for or it is something else.
+    """
+    taken = [path for path in files if os.path.lexists(path)]
+    if not taken:
+        return
+    if not overwrite:
+        msg = f"'{taken[0]}' exists; choose another name or pass overwrite=True"
+        raise DestinationExistsError(msg, url=str(taken[0]))
+    ours = target.owned(files[-1])
+    foreign = [path for path in taken if path.name not in ours or not path.is_file() or path.is_symlink()]
+    if foreign:
+        msg = f"'{foreign[0]}' exists and is no {target.name} file, so it is not overwritten; remove it yourself"
+        raise DestinationExistsError(msg, url=str(foreign[0]))
+
+
+@contextmanager
+def appearing(files: list[Path], *, overwrite: bool) -> Iterator[list[Path]]:
+    """Give places beside the final ones, and bring what was written there under its names at the end.
+
+    The last file is the one that is opened. It comes last, and an old one of its name goes first, so that it never
+    describes files that are not its own. Where anything fails, nothing is left behind.
+
+    Raises
+    ------
+    DestinationExistsError
+        Something appeared under a name meanwhile, and overwriting was not asked for.
+    StorageError
+        The device refuses to write.
+    """
+    folder, head = files[-1].parent, files[-1]
+    work = folder / f".{head.name}.part-{uuid.uuid4()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work.mkdir()
+        yield [work / path.name for path in files]
+        for path in files:
+            _make_durable(work / path.name)
+        for path in files:
+            if not overwrite and os.path.lexists(path):
+                msg = f"'{path}' appeared while it was being written; choose another name or pass overwrite=True"
+                raise DestinationExistsError(msg, url=str(path))
+        _exchange(work, files)
+        sync_folder(folder)
+    except StemStoreError:
+        raise
+    except OSError as error:
+        raise refused(error, head, "write") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _exchange(work: Path, files: list[Path]) -> None:
+    """Give the new files their names: one replaces its predecessor, several come when theirs are out of the way."""
+    old = [path for path in reversed(files) if os.path.lexists(path)] if len(files) > 1 else []
+    try:
+        for path in old:
+            path.rename(work / f"{path.name}.old")
+        for path in files:
+            (work / path.name).replace(path)
+    except OSError:
+        for path in old:
+            with suppress(OSError):
+                (work / f"{path.name}.old").replace(path)
+        raise
+
+
+def _make_durable(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,215 @@
+"""Writing a counted scan for another program."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from stemstore.config import format_size
+from stemstore.errors import InputError
+from stemstore.exchange.losses import losses
+from stemstore.exchange.place import appearing, check_free, local_destination
+from stemstore.exchange.raw_csr import RAW_CSR
+from stemstore.exchange.stempy import STEMPY
+from stemstore.exchange.target import CountedScan, ShownColumns
+from stemstore.progress import NoProgress, Progress
+from stemstore.scan.stored import EventsOfStore, check_apart, open_source_or_store, store_of
+from stemstore.sources.contract import EventSource
+from stemstore.sources.electrons import multiplicity
+from stemstore.sources.files import path_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stemstore._types import Array
+    from stemstore.exchange.target import Target
+
+log = logging.getLogger(__name__)
+PathLike = str | os.PathLike[str]
+Format = Literal["stempy", "raw-csr"]
+
+TARGETS: dict[str, Target] = {target.name: target for target in (STEMPY, RAW_CSR)}
+"""Formats to export to, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export did.
+
+    Attributes
+    ----------
+    url
+        The file to open.
+    format
+        ``"stempy"`` or ``"raw-csr"``.
+    files
+        All files that were written, the one to open last.
+    shape
+        Scan axes, ky, kx, as written.
+    n_events
+        Electrons.
+    n_bytes
+        Size of the files.
+    not_carried
+        What is known of the scan and has no place in the format.
+    notes
+        What a reader of the files should know.
+    seconds
+        Wall time.
+    warnings
+        What is odd about the source.
+    """
+
+    url: str
+    format: str
+    files: list[str]
+    shape: tuple[int, ...]
+    n_events: int
+    n_bytes: int
+    not_carried: list[str]
+    notes: list[str]
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+
+
+def export(
+    source: PathLike | Sequence[PathLike],
+    destination: PathLike,
+    *,
+    to: Format | None = None,
+    reader: str | None = None,
+    flyback: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> ExportReport:
+    """Write a counted scan for stempy or LiberTEM.
+
+    The events and, where the format has a place for it, how they were counted are written; the report lists what is
+    known and has no place there. Nothing is rounded, merged or left out otherwise.
+
+    Parameters
+    ----------
+    source
+        A counted store (path or URL), or raw files of events.
+    destination
+        File to write: ``….h5`` for stempy, ``….toml`` for RAW_CSR, whose three flat files get names that begin alike.
+    to
+        ``"stempy"`` (counted HDF5, version 3) or ``"raw-csr"`` (LiberTEM); by the extension of the destination when
+        left out.
+    reader
+        Name of the format of raw data; found by content when left out.
+    flyback
+        Write the columns recorded while the beam flew back as well; both formats cannot mark them.
+    overwrite
+        Replace files of an earlier export of the same format, once the new ones are finished.
+    progress
+        Receives the advance.
+    **options
+        Of the reader (``scan_shape``, ``version`` …).
+
+    Returns
+    -------
+    report
+
+    Raises
+    ------
+    InputError
+        The source holds frames, or what the format cannot hold; the destination is not local, or the source itself.
+    DestinationExistsError
+        The destination exists and `overwrite` is off, or something else lies there.
+    StorageError
+        The device is full or refuses to write; nothing is left behind.
+    NotFoundError, UnknownFormatError, CorruptDataError
+        The source cannot be read.
+
+    Notes
+    -----
+    Memory: about a million events at a time, some 50 MB, and 4 bytes per frame. The events are read twice where it is
+    not known beforehand that no pixel holds several electrons of a frame. Files appear under their names when all of
+    them are finished.
+
+    Examples
+    --------
+    >>> import stemstore
+    >>> stemstore.export("scan_42.zarr", "scan_42.h5")  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    target = _target(to, destination)
+    files = target.files(local_destination(destination))
+    check_apart(source, files[-1])
+    opened = open_source_or_store(source, reader, **options)
+    url, stored = path_texts(source)[0], store_of(opened)
+    if not isinstance(opened, EventSource):
+        raise _dense(url, target)
+    _refuse_own_files(opened, files)
+    hidden = 0 if flyback else opened.metadata.acquisition.flyback_columns
+    shown = cast("EventSource", ShownColumns(opened, hidden)) if hidden else opened
+    uuid = None if stored is None else stored.uuid
+    scan = CountedScan(url, uuid, shown, np.zeros(0, np.uint32))
+    target.check(scan)
+    check_free(target, files, overwrite=overwrite)
+    scan = CountedScan(url, uuid, shown, _most(opened, shown))
+    with appearing(files, overwrite=overwrite) as places:
+        n_events, notes = target.write(scan, places, progress or NoProgress())
+    report = ExportReport(
+        url=str(files[-1]),
+        format=target.name,
+        files=[str(path) for path in files],
+        shape=(*shown.scan_shape, *shown.frame_shape),
+        n_events=n_events,
+        n_bytes=sum(path.stat().st_size for path in files),
+        not_carried=losses(scan, target, stored),
+        notes=notes,
+        seconds=time.perf_counter() - started,
+        warnings=list(opened.metadata.warnings),
+    )
+    log.info("wrote %s: %s in %.1f s", report.url, format_size(report.n_bytes), report.seconds)
+    return report
+
+
+def _target(name: str | None, destination: PathLike) -> Target:
+    """Find the format by its name, or by the extension of the destination."""
+    if name is not None:
+        if name not in TARGETS:
+            msg = f"to={name!r} is no format to export to; expected {' or '.join(map(repr, TARGETS))}"
+            raise InputError(msg, key="to", found=name, expected=list(TARGETS))
+        return TARGETS[name]
+    extension = Path(os.fspath(destination)).suffix.lower()
+    for target in TARGETS.values():
+        if extension in target.extensions:
+            return target
+    known = "; ".join(f"{' or '.join(target.extensions)} for {target.name}" for target in TARGETS.values())
+    msg = f"the extension of {os.fspath(destination)!r} names no format to export to ({known}); pass to=…"
+    raise InputError(msg, key="to", found=extension)
+
+
+def _dense(url: str, target: Target) -> InputError:
+    msg = (
+        f"{url!r} holds frames, but {target.name} files hold electron events; count them first with "
+        f"stemstore.convert({url!r}, 'counted.zarr', count=True), then export that store"
+    )
+    return InputError(msg, url=url)
+
+
+def _refuse_own_files(source: EventSource, files: list[Path]) -> None:
+    """Refuse to write over what is being read."""
+    own = {os.path.realpath(file.path) for file in source.metadata.files}
+    for path in files:
+        if os.path.realpath(path) in own:
+            msg = f"'{path}' is read and cannot be written in the same step; choose another destination"
+            raise InputError(msg, url=str(path))
+
+
+def _most(opened: EventSource, shown: EventSource) -> Array:
+    """Electrons in the fullest pixel of every frame, from the store where it knows that none holds several."""
+    if isinstance(opened, EventsOfStore) and opened.most_electrons == 1:
+        return np.ones(math.prod(shown.scan_shape), np.uint32)
+    return multiplicity(shown)

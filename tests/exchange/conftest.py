@@ -1,0 +1,30 @@
+"""A small counted store, with calibration and thresholds, whose scan and detector are not square."""
+
+import numpy as np
+import pytest
+
+import stemstore
+
+
+@pytest.fixture(scope="session")
+def frames():
+    """Electrons per pixel, some frames empty."""
+    counts = np.random.default_rng(7).poisson(0.3, (6, 8, 7, 9)).astype(np.uint16)
+    counts[0, 0] = counts[3, 4] = counts[-1, -1] = 0
+    return (counts > 0).astype(np.uint16)
+
+
+@pytest.fixture
+def raw(tmp_path_factory, frames):
+    """The frames as a file."""
+    path = tmp_path_factory.mktemp("raw") / "scan.npy"
+    np.save(path, frames)
+    return path
+
+
+@pytest.fixture
+def store(raw):
+    """Count the frames; every pixel above the threshold that has no neighbour before it is an event."""
+    options = {"background_threshold": 0.5, "xray_threshold": 9, "beam_energy": 300, "scan_step": 0.5}
+    stemstore.convert(raw, raw.with_name("counted.zarr"), count=True, **options)
+    return raw.with_name("counted.zarr")
