@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from stemstore.scan.lazy import ScanSource
     from stemstore.selection import Index
 
+_DENSE_BYTES = 4 * 2**20
+"""Whole frames made at once before the visible detector is cut out of them."""
+
 MANY_TASKS = 16
 """Tasks that an operation on scattered positions is cut into, where it reads that many blocks: work for all threads."""
 
@@ -196,10 +199,16 @@ class Frames:
         """Make frames of events; one that the type cannot hold raises `InputError`."""
         from stemstore.kernels import events
 
-        for here, there in zip(local.reshape(-1, 1), place, strict=True):
-            frame = np.zeros((1, math.prod(prepared.stored)), self.dtype)
-            events.densify(gap, offsets, here, frame, np.zeros(1, np.int64))
-            out[there] = prepared.crop(frame.reshape(prepared.stored))
+        n_pixels = math.prod(prepared.stored)
+        if prepared.whole:
+            events.densify(gap, offsets, local, out.reshape(len(out), n_pixels), place)
+            return
+        step = max(1, _DENSE_BYTES // (n_pixels * self.dtype.itemsize))
+        for first in range(0, len(local), step):
+            some = slice(first, first + step)
+            whole = np.zeros((len(local[some]), n_pixels), self.dtype)
+            events.densify(gap, offsets, local[some], whole, np.arange(len(whole), dtype=np.int64))
+            out[place[some]] = prepared.crop(whole.reshape(-1, *prepared.stored))
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the frames as they are."""
