@@ -64,7 +64,7 @@ def recenter(scan: Any, origin: Any = None) -> xr.Dataset:
     --------
     >>> import stemstore
     >>> ds = stemstore.open("scan_42.zarr")  # doctest: +SKIP
-    >>> descan = stemstore.fit_descan(stemstore.center_of_mass(ds))  # doctest: +SKIP
+    >>> descan = stemstore.fit_descan(stemstore.center_of_mass(ds), "plane")  # doctest: +SKIP
     >>> stemstore.mean_pattern(stemstore.recenter(ds, descan))  # doctest: +SKIP
     """
     import xarray as xr
