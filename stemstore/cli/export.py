@@ -1,0 +1,98 @@
+"""The verb ``export``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemstore.cli import options
+from stemstore.cli.output import notify, print_facts, print_json
+from stemstore.cli.progress import shown
+from stemstore.config import format_size
+
+if TYPE_CHECKING:
+    from stemstore.exchange.run import ExportReport
+
+EXAMPLE = "stemstore export scan_42.zarr scan_42.h5 --to stempy"
+
+
+class Format(StrEnum):
+    """Formats to export to."""
+
+    stempy = "stempy"
+    raw_csr = "raw-csr"
+
+
+def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
+    source: options.Scan,
+    destination: Annotated[str, typer.Argument(metavar="DST", help="File to write: .h5 or .toml.", show_default=False)],
+    *,
+    to: Annotated[
+        Format | None,
+        options.setting("--to", "By the extension of DST when left out.", options.OUTPUT),
+    ] = None,
+    drop_flyback: Annotated[
+        bool,
+        typer.Option(
+            "--drop-flyback",
+            help="Leave out the columns recorded while the beam flew back.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace files of an earlier export once the new ones are done.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    reader: options.Reader = None,
+    scan_shape: options.ScanShape = None,
+    flyback: options.Flyback = None,
+    format_version: options.FormatVersion = None,
+    option: options.Option = None,
+    progress: options.Progress = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Write a counted scan for another program.
+
+    stempy (counted HDF5, version 3) or LiberTEM (RAW_CSR). What is known of the scan and has no place in the format is
+    listed; an export that fails leaves nothing behind.
+    """
+    given = options.source_options(scan_shape=scan_shape, flyback=flyback, format_version=format_version, option=option)
+    from stemstore.exchange.run import export
+
+    with shown(progress) as display:
+        report = export(
+            source,
+            destination,
+            to=None if to is None else to.value,
+            reader=reader,
+            flyback=not drop_flyback,
+            overwrite=overwrite,
+            progress=display,
+            **given,
+        )
+    for text in report.warnings:
+        notify(f"warning: {text}")
+    if as_json:
+        print_json("export", asdict(report))
+    else:
+        print_facts(_facts(report))
+
+
+def _facts(report: ExportReport) -> list[tuple[str, str]]:
+    return [
+        ("file", f"{report.url} ({report.format})"),
+        *(("beside it", path) for path in report.files[:-1]),
+        ("shape", " x ".join(map(str, report.shape))),
+        ("electrons", str(report.n_events)),
+        ("size", format_size(report.n_bytes)),
+        ("time", f"{report.seconds:.1f} s"),
+        *(("not carried", text) for text in report.not_carried),
+        *(("note", text) for text in report.notes),
+    ]
