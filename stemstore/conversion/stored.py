@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stemstore.conversion.plan import CountedPlan
 from stemstore.scan.stored import FramesOfEvents, store_of
 
 if TYPE_CHECKING:
-    from stemstore.conversion.plan import CountedPlan, DensePlan
+    from stemstore.conversion.plan import DensePlan
     from stemstore.scan.calibration import Calibration
     from stemstore.store.attached_array import AttachedArray
     from stemstore_schemas import CalibrationDocument, HistoryEntry
 
 OF_FRAMES = ("dark", "gain")
-"""References in the units of uncounted pixels; electrons need none."""
+"""References in the units of pixels before counting; electrons need none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,10 @@ class Carried:
         saved = read_calibration(scan)
         if saved.document is None and not saved.arrays:
             return cls()
-        left = [name for name in OF_FRAMES if name in saved.arrays and getattr(plan, "counter", None) is not None]
+        anew = isinstance(plan, CountedPlan) == (
+            scan.document.profile == "dense"
+        )  # frames became events, or events frames
+        left = [name for name in OF_FRAMES if anew and name in saved.arrays]
         arrays = {
             name: AttachedArray(stored.info.dims, stored.read(), stored.attributes)
             for name, stored in saved.arrays.items()
@@ -63,7 +67,7 @@ class Carried:
         values = saved.values.merged(given.values())
         document = saved.document or CalibrationDocument(uuid=scan.uuid)
         changes = {name: getattr(values, name) for name in type(values).model_fields}
-        warnings = [f"the saved {' and '.join(left)} of '{scan.url}' belong to frames and are not carried over"]
+        warnings = [f"the saved {' and '.join(left)} of '{scan.url}' stay: they belong to pixels before counting"]
         return cls(document.model_copy(update=changes | {"arrays": sorted(arrays)}), arrays, warnings if left else [])
 
     def attach(self, url: str, uuid: str) -> None:

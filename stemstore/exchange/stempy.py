@@ -230,9 +230,11 @@ def _notes(scan: CountedScan, exposures: int, slots: int) -> list[str]:
             f"{several} frames have pixels with several electrons; a row lists a pixel once, so every position has "
             f"{slots} rows for {exposures} frames"
         )
-    flyback = scan.metadata.acquisition.flyback_columns
+    flyback, (*_, ny, nx) = scan.metadata.acquisition.flyback_columns, scan.scan_shape
     if flyback > FLYBACK:
-        notes.append(f"{flyback} columns are flyback; stempy leaves out the last one only where it is asked to")
+        notes.append(f"{flyback} columns are flyback; stempy leaves out the last one only, where it is asked to")
+    elif not flyback and nx == ny + FLYBACK:
+        notes.append("the scan is one column wider than high; programs may take its last column for flyback")
     return notes
 
 

@@ -130,10 +130,12 @@ def test_saved_calibration_goes_over(tmp_path, dense):
     assert saved.document.uuid == open_store(tmp_path / "b.zarr").uuid
 
 
-def test_dark_reference_stays_with_the_frames(tmp_path, dense):
-    """A dark reference in units of the frames does not go to a counted store, and the report says so."""
-    save_calibration({"dark": np.zeros((20, 18)), "mask": np.ones((20, 18), bool)}, dense)
-    report = stemstore.convert(dense, tmp_path / "b.zarr", count=True, **LIMITS)
+@pytest.mark.parametrize("count", [True, False])
+def test_dark_reference_stays_with_its_pixels(tmp_path, dense, counted, count):
+    """A dark reference does not go along where frames become events or events frames, and the report says so."""
+    source = dense if count else counted
+    save_calibration({"dark": np.zeros((20, 18)), "mask": np.ones((20, 18), bool)}, source)
+    report = stemstore.convert(source, tmp_path / "b.zarr", count=count, **(LIMITS if count else {}))
     assert list(read_calibration(open_store(tmp_path / "b.zarr")).arrays) == ["mask"]
     assert "the saved dark of" in report.warnings[-1]
 

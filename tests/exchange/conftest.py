@@ -8,10 +8,10 @@ import stemstore
 
 @pytest.fixture(scope="session")
 def frames():
-    """Electrons per pixel, some frames empty."""
-    counts = np.random.default_rng(7).poisson(0.3, (6, 8, 7, 9)).astype(np.uint16)
+    """Pixels of 10 where an electron is and of 0 and 1 elsewhere; some frames have no electron."""
+    counts = np.random.default_rng(7).poisson(0.1, (6, 8, 7, 9)).astype(np.uint16)
     counts[0, 0] = counts[3, 4] = counts[-1, -1] = 0
-    return (counts > 0).astype(np.uint16)
+    return 10 * (counts > 0).astype(np.uint16) + np.arange(9, dtype=np.uint16) % 2
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def raw(tmp_path_factory, frames):
 
 @pytest.fixture
 def store(raw):
-    """Count the frames; every pixel above the threshold that has no neighbour before it is an event."""
-    options = {"background_threshold": 0.5, "xray_threshold": 9, "beam_energy": 300, "scan_step": 0.5}
+    """Count the frames; of neighbours above the threshold the higher one, or else the first, is an event."""
+    options = {"background_threshold": 5, "xray_threshold": 99, "beam_energy": 300, "scan_step": 0.5}
     stemstore.convert(raw, raw.with_name("counted.zarr"), count=True, **options)
     return raw.with_name("counted.zarr")

@@ -82,7 +82,7 @@ def test_report_lists_what_has_no_place(tmp_path, store):
 def test_missing_and_partial_frames_become_plain_ones(tmp_path, raw, ending):
     """Frames without a recording are written as empty ones, and the report counts them."""
     stemstore.convert(
-        raw, tmp_path / "c.zarr", count=True, background_threshold=0.5, xray_threshold=9, scan_shape=(7, 8)
+        raw, tmp_path / "c.zarr", count=True, background_threshold=5, xray_threshold=99, scan_shape=(7, 8)
     )
     report = export(tmp_path / "c.zarr", tmp_path / ending)
     assert "the mark of 8 missing frames, which are written as empty ones" in report.not_carried
@@ -95,7 +95,7 @@ def test_missing_and_partial_frames_become_plain_ones(tmp_path, raw, ending):
 def test_flyback_is_written_or_left_out(tmp_path, raw, ending):
     """Flyback columns are written like others unless they are not wanted."""
     stemstore.convert(raw, tmp_path / "d.zarr")
-    limits = {"count": True, "background_threshold": 0.5, "xray_threshold": 9}
+    limits = {"count": True, "background_threshold": 5, "xray_threshold": 99}
     np.save(tmp_path / "five.npy", np.load(raw)[:, :7])
     stemstore.convert(tmp_path / "five.npy", tmp_path / "c.zarr", **limits)
     export(tmp_path / "c.zarr", tmp_path / "first.h5")  # one column wider than high: the reader takes it for flyback

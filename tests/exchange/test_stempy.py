@@ -42,7 +42,7 @@ def test_layout(tmp_path, store):
         assert positions.dtype == np.int64
         assert positions[:].tolist() == list(range(48))
         counting = file["metadata/electron_counting"].attrs
-        assert (counting["background_threshold"], counting["x_ray_threshold"]) == (0.5, 9)
+        assert (counting["background_threshold"], counting["x_ray_threshold"]) == (5, 99)
         assert counting["background_threshold"].dtype == np.float64
         assert file["metadata/stemstore"].attrs["version"] == stemstore.__version__
         rows = [row.tolist() for row in frames]

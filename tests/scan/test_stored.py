@@ -40,7 +40,7 @@ def stores(tmp_path_factory, frames):
     folder = tmp_path_factory.mktemp("stores")
     np.save(folder / "a.npy", frames)
     stemstore.convert(folder / "a.npy", folder / "dense.zarr", beam_energy=300)
-    options = {"count": True, "background_threshold": 0.5, "xray_threshold": 99}
+    options = {"count": True, "background_threshold": 1.5, "xray_threshold": 99}
     stemstore.convert(folder / "a.npy", folder / "counted.zarr", **options)
     return folder
 
