@@ -7,7 +7,7 @@ only.
 from stemstore_schemas.acquisition import Acquisition
 from stemstore_schemas.axis import DETECTOR_DIMS, DIMS, FRAME_DIM, SCAN_DIMS, Axis
 from stemstore_schemas.calibration import CalibrationDocument, CalibrationValues, Ellipse
-from stemstore_schemas.counting import CountingDescription, EventEncoding
+from stemstore_schemas.counting import CountingDescription, CountingReference, CountingRegion, EventEncoding
 from stemstore_schemas.detector import Detector, Sector
 from stemstore_schemas.document import (
     CommitDocument,
@@ -51,6 +51,8 @@ __all__ = [
     "CalibrationValues",
     "CommitDocument",
     "CountingDescription",
+    "CountingReference",
+    "CountingRegion",
     "Detector",
     "DocumentError",
     "Ellipse",

@@ -148,8 +148,9 @@ def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, A
     StemStoreError
         As for `stemstore.convert`.
     """
-    from stemstore.conversion.plan import CountedPlan, CountOptions
+    from stemstore.conversion.plan import CountedPlan
     from stemstore.conversion.run import prepare
+    from stemstore.conversion.settings import CountOptions
     from stemstore.store.layout import dump_layout
 
     prepared = prepare(source, counting=CountOptions(**limits), **job)

@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stemstore.sources.contract import Events
+from stemstore.conversion.corrections import Corrections
+from stemstore.conversion.regions import modules_of
+from stemstore.kernels.counting import Limits
+from stemstore.sources.contract import MISSING, PARTIAL, VALID, Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
+    from stemstore._types import Array, Int64Array
+    from stemstore.conversion.regions import Region
     from stemstore.conversion.thresholds import Thresholds
+    from stemstore.conversion.watch import Watch
     from stemstore.sources.contract import FrameSource
 
 Rule = Literal["stemstore", "stempy"]
 BATCH_BYTES = 10 * 2**20  # frames read and counted at once by a thread; stays in the last-level cache
+CORRECTED_BYTES = 4 * 2**20  # corrected frames at a time, so that they are counted while they are in the cache
+
+Found = tuple["Int64Array", "Array", "Int64Array"]
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """An event source made of a frame source: counting happens when events are read."""
+    """An event source made of a frame source: counting happens when events are read.
+
+    Attributes
+    ----------
+    source
+        The frames.
+    thresholds, rule
+        What an electron is.
+    corrections
+        What is done to frames before; None for nothing.
+    watch
+        Keeps an eye on the frames that are counted; None for nobody.
+    done
+        The corrections, also where nothing is done.
+    """
 
     source: FrameSource
     thresholds: Thresholds
     rule: Rule = "stemstore"
+    corrections: Corrections | None = None
+    watch: Watch | None = None
+    done: Corrections = field(init=False, repr=False, compare=False)
+    _by_integers: Limits | None = field(init=False, repr=False, compare=False)
+    _by_floats: Limits = field(init=False, repr=False, compare=False)
+    _factors: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        source = self.source
+        done = self.corrections or Corrections(source.frame_shape, np.dtype(source.dtype))
+        bounds, background, xray = self.thresholds.levels(source.frame_shape)
+
+        def limits(dtype: np.dtype[Any], offset: Array | None = None) -> Limits:
+            return Limits.make(source.frame_shape, dtype, background, xray, self.rule, bounds=bounds, offset=offset)
+
+        plain = None if done.floating else limits(np.dtype(source.dtype), done.offset)
+        object.__setattr__(self, "done", done)
+        object.__setattr__(self, "_by_integers", plain)
+        object.__setattr__(self, "_by_floats", limits(done.work_dtype))
+        object.__setattr__(self, "_factors", done.factors())
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -41,16 +84,111 @@ class Counter:
 
     def read_events(self, start: int, stop: int) -> Events:
         """Read and count the frames of flat scan positions ``start <= i < stop``."""
-        from stemstore.kernels.counting import count_frames
         from stemstore.store.scratch import lease
 
         source = self.source
+        state = None if source.validity is None else source.validity[start:stop]
         n_bytes = (stop - start) * math.prod(source.frame_shape) * source.dtype.itemsize
         with lease(n_bytes) as buffer:  # reused by the thread: fresh pages cost as much as reading them
             frames = buffer[:n_bytes].view(source.dtype).reshape(stop - start, *source.frame_shape)
             source.read_frames(start, stop, out=frames)
-            indptr, indices = count_frames(frames, self.thresholds.background, self.thresholds.xray, self.rule)
+            indptr, indices, tallies = self._count(frames, state)
+            if self.watch is not None:
+                self.watch.look(frames, start, state, tallies)
         return Events(indptr, indices, source.frame_shape)
+
+    def _count(self, frames: Array, state: Array | None) -> Found:
+        """Count a batch; frames of which something was lost by themselves, where its zeros could pass for pixels."""
+        plain = self._by_integers
+        if plain is None:
+            return self._count_corrected(frames, state)
+        whole = state is None or bool((state == VALID).all()) or not accepts_zero(plain)
+        return plain.count(frames) if whole else self._count_corrected(frames, state)
+
+    def _count_corrected(self, frames: Array, state: Array | None) -> Found:
+        """Count corrected frames, in which lost pixels are not a number and thereby absent."""
+        from stemstore.store.scratch import lease
+
+        done = self.done
+        modules = modules_of(self.source.metadata.detector, self.frame_shape)
+        frame_bytes = math.prod(self.frame_shape) * done.work_dtype.itemsize
+        step = max(1, CORRECTED_BYTES // max(1, frame_bytes))
+        parts = []
+        with lease(min(step, len(frames)) * frame_bytes) as buffer:
+            for first in range(0, len(frames), step):
+                some = frames[first : first + step]
+                values = buffer[: len(some) * frame_bytes].view(done.work_dtype).reshape(some.shape)
+                levelless = done.apply(some, values, self._factors)
+                if state is not None:
+                    erase_lost(some, values, state[first : first + step], modules)
+                indptr, indices, tallies = self._by_floats.count(values)
+                parts.append((indptr, indices, np.column_stack([tallies, levelless])))
+        return join(parts)
+
+    def findings(self, n_events: int) -> tuple[float | None, list[str], list[str]]:
+        """Tell what was odd about the frames that were counted.
+
+        Parameters
+        ----------
+        n_events
+            Events of the whole scan.
+
+        Returns
+        -------
+        drift : unit ADU
+            Of the pedestal over the scan; None where it was not seen.
+        warned, noted
+            One line for each oddity; what stated thresholds bring with them is noted and not warned of.
+        """
+        from stemstore.conversion.watch import FALSE_SHARE, false_text
+
+        watch, chosen = self.watch, self.thresholds
+        if watch is None:
+            return None, [], []
+        drift, texts = watch.drift()
+        crowded = watch.crowded()
+        texts = watch.findings() + ([] if chosen.stated else crowded) + texts
+        per_frame = n_events / max(1, math.prod(self.source.scan_shape))
+        if chosen.false_events_per_frame is None and self.done.nothing and isinstance(chosen.background, float):
+            false = watch.false_events(chosen.background)
+            if false is not None and false > FALSE_SHARE * per_frame:
+                texts.append(false_text(false, per_frame))
+        return drift, texts, crowded if chosen.stated else []
+
+
+def accepts_zero(limits: Limits) -> bool:
+    """Tell whether a pixel that holds zero, as lost ones do, might be an event or beat one."""
+    lowest = limits.low[~limits.never].min() if not limits.never.all() else np.inf
+    return bool(lowest <= 0) if limits.offset is None else bool(-limits.offset.min() >= lowest)
+
+
+def erase_lost(frames: Array, values: Array, state: Array, modules: list[Region]) -> None:
+    """Put NaN where nothing was recorded: all of a missing frame, and modules of a partial one that hold only zeros.
+
+    Parameters
+    ----------
+    frames, values : shape (n, ky, kx)
+        As read, and as corrected; the latter are changed.
+    state : shape (n,)
+        State of every frame.
+    modules
+        Parts that are lost as a whole; where there is only one, single rows are looked at.
+    """
+    values[state == MISSING] = np.nan
+    for number in np.flatnonzero(state == PARTIAL).tolist():
+        if len(modules) == 1:
+            values[number, ~frames[number].any(axis=1)] = np.nan
+        for module in modules if len(modules) > 1 else ():
+            part = slice(*module.rows), slice(*module.columns)
+            if not frames[number][part].any():
+                values[number][part] = np.nan
+
+
+def join(parts: list[Found]) -> Found:
+    """Put the results of batches one behind the other."""
+    lengths = np.concatenate([np.diff(indptr) for indptr, _, _ in parts])
+    indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return indptr, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
 
 
 def read_block(

@@ -3,140 +3,37 @@
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.config import format_size
+from stemstore.conversion.inspection import Inspection
+from stemstore.conversion.probe import Probe, probe
 from stemstore.conversion.run import count_frames_by_state
-from stemstore.errors import CorruptDataError, InputError, StemStoreError
+from stemstore.conversion.threshold_plot import draw_thresholds
+from stemstore.errors import InputError, StemStoreError
 from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
 from stemstore.sources.contract import EventSource
 from stemstore.sources.files import path_texts
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
-    from stemstore._types import Array
-    from stemstore.sources.contract import FrameSource, Source
+    from stemstore.sources.contract import Source
     from stemstore.store.open import StoredScan
-    from stemstore_schemas import Acquisition, Axis, CalibrationValues, FrameCounts, SourceMetadata
+    from stemstore_schemas import (
+        Acquisition,
+        Axis,
+        CalibrationValues,
+        CountingDescription,
+        FrameCounts,
+        SourceMetadata,
+    )
 
-SAMPLED_FRAMES = 8  # read when a sample is asked for: about a second on a slow disk
 SPARSE = 0.1  # events per pixel below which a list of events is smaller than compressed frames
-SHOWN = 5  # files and alternatives that the text shows
 QUANTITIES = ("beam_energy", "semi_convergence_angle", "camera_length", "dwell_time", "scan_rotation")
 STEPS = {"scan_step": ("y", "x"), "detector_step": ("ky", "kx")}
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What data are, as far as their headers tell.
-
-    Attributes
-    ----------
-    url
-        What was inspected; the first of several files.
-    kind
-        ``"store"``, ``"frames"`` (raw) or ``"events"`` (counted already).
-    reader
-        Format of raw data; None for a store.
-    claims
-        Confidence of every reader asked, 0 (not mine) to 1 (the content proves it); empty when none had to be asked.
-    scan_shape, frame_shape
-        Scan axes (flyback included), and detector rows and columns.
-    scan_shape_source
-        ``"header"``, ``"user"``, ``"measured"``, ``"guessed"``, or None for a flat stack of frames.
-    scan_shape_alternatives
-        Other shapes that the number of frames allows.
-    flyback_columns
-        Columns at the end of each row recorded while the beam flew back.
-    dtype
-        Pixel type; None for events.
-    raw_bytes
-        Pixels as frames, uncompressed; events are reckoned with the 16-bit pixels that they stand for.
-    file_bytes
-        Size of the files, or of a store's shards where it is known.
-    files
-        Names of the files that were found.
-    frames
-        Numbers of valid, partial and missing frames.
-    complete
-        False for a store whose conversion did not finish.
-    known
-        Physical values with their unit and where they come from, by name.
-    missing
-        Names of those that neither the data nor the options tell.
-    events_per_frame
-        Electrons per frame in a small sample; None unless a sample was asked for and could be counted.
-    warnings
-        What is odd about the data.
-    advice
-        What to do next, one line each.
-    """
-
-    url: str
-    kind: Literal["store", "frames", "events"]
-    reader: str | None
-    claims: dict[str, float]
-    scan_shape: tuple[int, ...]
-    frame_shape: tuple[int, int]
-    scan_shape_source: str | None
-    scan_shape_alternatives: list[tuple[int, ...]]
-    flyback_columns: int
-    dtype: str | None
-    raw_bytes: int
-    file_bytes: int | None
-    files: list[str]
-    frames: dict[str, int]
-    complete: bool
-    known: dict[str, str]
-    missing: list[str]
-    events_per_frame: float | None = None
-    warnings: list[str] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Label and text of everything worth showing, in order."""
-        state = ", ".join(f"{number} {name}" for name, number in self.frames.items() if number)
-        held = "unknown" if self.file_bytes is None else format_size(self.file_bytes)
-        others = [f"{name} {confidence:g}" for name, confidence in self.claims.items() if name != self.reader]
-        rows = [
-            ("source", self.url),
-            ("kind", self.kind if self.complete else f"{self.kind} (conversion not finished)"),
-            ("reader", self._reader_text()),
-            ("other readers", ", ".join(others)),
-            ("scan", self._scan_text()),
-            ("alternatives", _some([shape_text(shape) for shape in self.scan_shape_alternatives])),
-            ("flyback", f"columns at the end of each row: {self.flyback_columns}" if self.flyback_columns else ""),
-            ("detector", f"{shape_text(self.frame_shape)} pixels, {self.dtype or 'electron events'}"),
-            ("frames", state),
-            ("size", f"{format_size(self.raw_bytes)} of pixels, {held} on disk"),
-            ("files", _files_text(self.files)),
-            *((name.replace("_", " "), text) for name, text in self.known.items()),
-            ("not known", ", ".join(name.replace("_", " ") for name in self.missing)),
-            ("electrons", "" if self.events_per_frame is None else f"about {self.events_per_frame:.3g} per frame"),
-            *(("warning", text) for text in self.warnings),
-            *(("advice", text) for text in self.advice),
-        ]
-        return [(label, text) for label, text in rows if text]
-
-    def __str__(self) -> str:
-        rows = self.facts()
-        width = max(len(label) for label, _ in rows)
-        return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
-
-    def _reader_text(self) -> str:
-        if self.reader is None:
-            return ""
-        confidence = self.claims.get(self.reader)
-        return f"{self.reader} ({'as asked' if confidence is None else f'confidence {confidence:g}'})"
-
-    def _scan_text(self) -> str:
-        origin = f"from {self.scan_shape_source}" if self.scan_shape_source else "a flat stack, scan shape unknown"
-        return f"{shape_text(self.scan_shape)} positions ({origin})"
 
 
 def inspect(
@@ -144,6 +41,7 @@ def inspect(
     reader: str | None = None,
     *,
     sample: bool = False,
+    plot: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Inspection:
     """Tell what data are from their headers, without reading a pixel.
@@ -155,7 +53,10 @@ def inspect(
     reader
         Name of the format of raw data; found by content when left out.
     sample
-        Read at most 8 frames as well, to estimate how many electrons a frame holds.
+        Read at most 8 frames as well, to estimate how many electrons a frame holds and where thresholds would lie.
+    plot
+        File for a picture of the pixel values of these frames, with noise peak and thresholds; its ending decides the
+        format. Implies `sample`; raw frames only.
     **options
         Calibration and options of the reader, as in `stemstore.open`.
 
@@ -167,7 +68,7 @@ def inspect(
     Raises
     ------
     InputError
-        An option is not understood, or a store was given one.
+        An option is not understood, or a store was given one; a plot of what holds no noise was asked for.
     UnknownFormatError, AmbiguousFormatError, NotFoundError, CorruptDataError, FormatVersionError
         The data cannot be read.
 
@@ -186,20 +87,31 @@ def inspect(
         if reader_options:
             msg = f"{paths[0]!r} is a store and takes no options {sorted(reader_options)}; leave them out"
             raise InputError(msg, url=paths[0], found=sorted(reader_options))
-        return _of_store(paths[0], open_store(paths[0], allow_incomplete=True), calibration)
+        stored = open_store(paths[0], allow_incomplete=True)
+        seen = _probe_store(stored, paths[0], plot) if sample or plot is not None else Probe()
+        return _of_store(paths[0], stored, calibration, seen)
     place = paths[0] if len(paths) == 1 else paths
     claims = {} if reader is not None else {claim.reader: claim.confidence for claim in explain(place)}
     source = open_source(place, reader=reader, **reader_options)
     chosen = reader or max(claims, key=lambda name: claims[name])
-    return _of_source(paths[0], source, chosen, claims, calibration, sample=sample)
+    return _of_source(paths[0], source, chosen, claims, calibration, sample=sample, plot=plot)
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """Write a shape as ``'40 x 41'``."""
-    return " x ".join(str(extent) for extent in shape)
+def _probe_store(stored: StoredScan, url: str, plot: str | os.PathLike[str] | None) -> Probe:
+    """Count a few frames of a dense store; a counted one knows its electrons."""
+    from stemstore.scan.stored import FramesOfStore, describe_store
+    from stemstore.store.arrays import StoredFrames
+
+    seen = Probe()
+    if isinstance(stored, StoredFrames):
+        frames: Any = FramesOfStore(stored, describe_store(stored))
+        seen = probe(frames)
+    if plot is not None:
+        draw_thresholds(seen, plot, url)
+    return seen
 
 
-def _of_store(url: str, stored: StoredScan, calibration: Calibration) -> Inspection:
+def _of_store(url: str, stored: StoredScan, calibration: Calibration, seen: Probe) -> Inspection:
     from stemstore.store.commit import read_commit
 
     document = stored.document
@@ -211,6 +123,7 @@ def _of_store(url: str, stored: StoredScan, calibration: Calibration) -> Inspect
     commit = read_commit(stored.head.storage) if stored.head.complete else None
     known, missing = _calibrated(document.axes, shape, acquisition, values)
     counted = document.profile == "counted"
+    rate = _stored_rate(stored, frames) if counted else seen.rate
     itemsize = 2 if counted else np.dtype(stored.dtype).itemsize
     advice = [] if stored.head.complete else ["run the conversion again; the frames so far open with allow_incomplete"]
     return Inspection(
@@ -231,7 +144,9 @@ def _of_store(url: str, stored: StoredScan, calibration: Calibration) -> Inspect
         complete=stored.head.complete,
         known=known,
         missing=missing,
-        events_per_frame=_stored_rate(stored, frames),
+        events_per_frame=rate,
+        occupancy=None if rate is None else rate / math.prod(shape[-2:]),
+        thresholds=_stored_thresholds(document.counting) if counted else _summary(seen),
         warnings=[text for entry in document.history for text in entry.warnings] + told,
         advice=advice + _calibration_advice(missing),
     )
@@ -254,8 +169,32 @@ def _stored_rate(stored: StoredScan, frames: FrameCounts) -> float | None:
     return None if counting is None or counting.n_events is None or not recorded else counting.n_events / recorded
 
 
+def _stored_thresholds(counting: CountingDescription | None) -> dict[str, Any] | None:
+    if counting is None or counting.background_threshold is None:
+        return None
+    levels = counting.background_threshold
+    return {
+        "background": levels[0] if len(levels) == 1 else levels,
+        "xray": counting.xray_threshold,
+        "pedestal_mean": counting.pedestal_mean,
+        "pedestal_sigma": counting.pedestal_sigma,
+        "false_events_per_frame": counting.false_events_per_frame,
+    }
+
+
+def _summary(seen: Probe) -> dict[str, Any] | None:
+    return None if seen.thresholds is None else seen.thresholds.summary()
+
+
 def _of_source(
-    url: str, source: Source, reader: str, claims: dict[str, float], calibration: Calibration, *, sample: bool
+    url: str,
+    source: Source,
+    reader: str,
+    claims: dict[str, float],
+    calibration: Calibration,
+    *,
+    sample: bool,
+    plot: str | os.PathLike[str] | None,
 ) -> Inspection:
     metadata = source.metadata
     acquisition = calibration.acquisition(metadata.acquisition)
@@ -263,7 +202,10 @@ def _of_source(
     known, missing = _calibrated(metadata.axes, shape, acquisition, calibration.values())
     counted = isinstance(source, EventSource)
     dtype = None if counted else np.dtype(getattr(source, "dtype", np.uint16))
-    rate = _sampled_rate(source) if sample else None
+    seen = probe(source) if sample or plot is not None else Probe()
+    if plot is not None:
+        draw_thresholds(seen, plot, url)
+    rate = seen.rate
     return Inspection(
         url=url,
         kind="events" if counted else "frames",
@@ -283,6 +225,8 @@ def _of_source(
         known=known,
         missing=missing,
         events_per_frame=rate,
+        occupancy=None if rate is None else rate / math.prod(source.frame_shape),
+        thresholds=_summary(seen),
         warnings=list(metadata.warnings),
         advice=_advice(source, metadata, rate) + _calibration_advice(missing),
     )
@@ -324,65 +268,3 @@ def _advice(source: Source, metadata: SourceMetadata, rate: float | None) -> lis
     if rate and rate < SPARSE * math.prod(source.frame_shape):
         advice.append(f"about {rate:.3g} electrons per frame: converting with counting gives a small store")
     return advice
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """A few frames of a source, as a source of their own."""
-
-    source: FrameSource
-    chosen: tuple[int, ...]
-    validity: None = None
-
-    @property
-    def scan_shape(self) -> tuple[int, ...]:
-        return (len(self.chosen),)
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        return self.source.frame_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.source.dtype
-
-    def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
-        frames = np.empty((stop - start, *self.frame_shape), self.dtype) if out is None else out
-        for frame, number in zip(frames, self.chosen[start:stop], strict=True):
-            frame[...] = self.source.read_frames(number, number + 1)[0]
-        return frames
-
-
-def _sampled_rate(source: Source) -> float | None:
-    """Electrons per frame of at most 8 complete frames; None where they cannot be counted."""
-    from stemstore.conversion.thresholds import estimate, sampled_frames
-    from stemstore.kernels.counting import count_frames
-
-    if isinstance(source, EventSource):
-        n_frames = math.prod(source.scan_shape)
-        chosen = sorted({number * n_frames // SAMPLED_FRAMES for number in range(SAMPLED_FRAMES)})
-        return sum(len(source.read_events(number, number + 1).indices) for number in chosen) / len(chosen)
-    if np.dtype(source.dtype) not in (np.uint8, np.uint16):
-        return None
-    try:
-        complete = sampled_frames(source)
-        few = _Sample(source, tuple(complete[:: max(1, -(-len(complete) // SAMPLED_FRAMES))].tolist()))
-        limits = estimate(few)  # type: ignore[arg-type]  # estimating needs neither identity nor metadata
-    except CorruptDataError:
-        return None
-    indptr, _ = count_frames(few.read_frames(0, len(few.chosen)), limits.background, limits.xray, "stemstore")
-    return float(indptr[-1]) / len(few.chosen)
-
-
-def _files_text(files: list[str]) -> str:
-    """Names of the first files, with their folder where it is the same."""
-    folders = {os.path.dirname(path) for path in files}  # noqa: PTH120  # may be URLs
-    if len(files) <= 1 or len(folders) > 1 or folders == {""}:
-        return _some(files)
-    names = [os.path.basename(path) for path in files]  # noqa: PTH119  # may be URLs
-    return f"{len(files)} in {folders.pop()}: {_some(names)}"
-
-
-def _some(texts: list[str]) -> str:
-    more = len(texts) - SHOWN
-    return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")

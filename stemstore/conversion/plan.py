@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stemstore.conversion.count import BATCH_BYTES, Counter
+from stemstore.conversion.count import BATCH_BYTES, CORRECTED_BYTES, Counter
+from stemstore.conversion.sampling import sampled_frames
 from stemstore.conversion.summary import DARK_FROM, BrightField
-from stemstore.conversion.thresholds import Thresholds, estimate, sampled_frames
+from stemstore.conversion.watch import Watch, doubts
 from stemstore.errors import InputError
 from stemstore.memory import fitting_workers
 from stemstore.sources.contract import Events, EventSource, FrameSource
 
 if TYPE_CHECKING:
     from stemstore._types import Array
-    from stemstore.conversion.count import Rule
+    from stemstore.conversion.settings import CountOptions
     from stemstore.store.layout import CountedLayout, DenseLayout
 
 Profile = Literal["fast", "balanced", "small", "raw"]
@@ -26,35 +27,6 @@ OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
 BYTES_PER_WAITING_SLOT = 4  # gaps and the compressed chunks of the blocks of a shard, which is written at once
 BYTES_PER_PATTERN_PIXEL = 30  # sum and maximum of a shard, those of a block and their merged copy
 BYTES_PER_SLOT = 12  # indices, their joined copy, gaps and the compressed chunk, while a block is being made
-
-
-@dataclass(frozen=True, slots=True)
-class CountOptions:
-    """How electrons are to be counted; thresholds left out are estimated (see `conversion.thresholds`)."""
-
-    rule: Rule = "stemstore"
-    background_threshold: float | None = None
-    xray_threshold: float | None = None
-    background_sigma: float = 5.0
-    xray_sigma: float = 175.0
-
-    def __post_init__(self) -> None:
-        for name in ("background_threshold", "xray_threshold", "background_sigma", "xray_sigma"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not (number and not math.isnan(value)) and not (value is None and name.endswith("threshold")):
-                msg = f"{name}={value!r} is not a number; give one or leave it out"
-                raise InputError(msg, key=name, found=value)
-
-    def thresholds(self, source: FrameSource) -> Thresholds:
-        """Estimate or take the thresholds."""
-        return estimate(
-            source,
-            background=self.background_threshold,
-            xray=self.xray_threshold,
-            background_sigma=self.background_sigma,
-            xray_sigma=self.xray_sigma,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +71,18 @@ class DensePlan(Plan):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedPlan(Plan):
-    """Events, counted on the way where the source has frames, into shards of events."""
+    """Events, counted on the way where the source has frames, into shards of events.
+
+    Attributes
+    ----------
+    doubts
+        What speaks against the way they are counted.
+    """
 
     source: FrameSource | EventSource
     events: EventSource | Counter
     layout: CountedLayout
+    doubts: list[str] = field(default_factory=list)
 
     @property
     def counter(self) -> Counter | None:
@@ -143,15 +122,14 @@ def make_plan(
     if isinstance(source, EventSource):
         _refuse_unused(counting, "the source is counted already; leave it out")
         return _counted(source, source, profile, workers, budget)
-    return _counted(source, Counter(source, counting.thresholds(source), counting.rule), profile, workers, budget)
+    return _counted(source, counting.counter(source), profile, workers, budget)
 
 
 def _refuse_unused(counting: CountOptions, why: str) -> None:
-    """Refuse thresholds where nothing is counted; the other settings may come from the environment and lie idle."""
-    given = [name for name in ("background_threshold", "xray_threshold") if getattr(counting, name) is not None]
-    if given:
-        msg = f"{', '.join(given)} cannot be used: {why}"
-        raise InputError(msg, found=given)
+    """Refuse thresholds where nothing is counted; settings with a default may come from anywhere and lie idle."""
+    if counting.given:
+        msg = f"{', '.join(counting.given)} cannot be used: {why}"
+        raise InputError(msg, found=counting.given)
 
 
 def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> DensePlan:
@@ -184,11 +162,17 @@ def _counted(
     patterns = BYTES_PER_PATTERN_PIXEL * math.prod(source.frame_shape)
     shared = int((BYTES_PER_SLOT * 2 + BYTES_PER_WAITING_SLOT * layout.blocks_per_shard) * block) + patterns
     per_worker = 2 * BATCH_BYTES
+    speak: list[str] = []
+    if isinstance(events, Counter):
+        per_worker += CORRECTED_BYTES if events.done.floating else 0
+        speak = events.done.notes() + doubts(events.thresholds, per_frame)
+        events = replace(events, watch=Watch.over(events.source))  # from here on, not for the sample
     workers = fitting_workers(workers, per_worker, budget, shared=shared)
     return CountedPlan(
         source=source,
         events=events,
         layout=layout,
+        doubts=speak,
         bright_field=BrightField.guess(pattern),
         workers=workers,
         memory=workers * per_worker + shared,

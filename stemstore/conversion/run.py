@@ -10,6 +10,7 @@ import os
 import platform
 import time
 import uuid
+import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ import numpy as np
 
 from stemstore._version import __version__
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
-from stemstore.conversion.plan import CountedPlan, CountOptions, DensePlan, Profile, make_plan
+from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
+from stemstore.conversion.settings import CountOptions, describe_counting, reference_arrays
 from stemstore.conversion.stored import Carried, earlier_counting, earlier_history
 from stemstore.conversion.write import write_events, write_frames
-from stemstore.errors import DestinationExistsError, InputError
+from stemstore.errors import DestinationExistsError, InputError, ScanWarning
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.calibration import Calibration, complete_axes
 from stemstore.scan.stored import as_frames, check_apart, open_source_or_store
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemstore.conversion.count import Rule
+    from stemstore.conversion.regions import Division
+    from stemstore.kernels.counting_corrections import RowDark
     from stemstore.sources.contract import FrameSource
     from stemstore_schemas import FrameCounts, HistoryEntry, ScanDocument, SourceMetadata
 
@@ -86,10 +90,16 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     reader: str | None = None,
     count: bool | None = None,
     rule: Rule = "stemstore",
-    background_threshold: float | None = None,
-    xray_threshold: float | None = None,
+    background_threshold: float | Sequence[float] | None = None,
+    xray_threshold: float | Sequence[float] | None = None,
     background_sigma: float = 5.0,
     xray_sigma: float = 175.0,
+    threshold: Division | None = None,
+    false_events_per_frame: float | None = None,
+    dark: Any = None,
+    gain: Any = None,
+    row_dark: RowDark = "none",
+    bad_pixels: Any = None,
     profile: Profile = "fast",
     overwrite: bool = False,
     workers: int | None = None,
@@ -115,11 +125,25 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     rule
         Counting rule: ``"stemstore"``, or ``"stempy"`` for the events that stempy would find.
     background_threshold, xray_threshold : unit ADU
-        Given thresholds; those left out are estimated from frames of the whole scan.
+        Given thresholds, of values after corrections: a number, or one for each region of `threshold`; an infinite
+        `xray_threshold` is no limit. Those left out are estimated from frames of the whole scan.
     background_sigma, xray_sigma
-        Where estimated thresholds lie, see `stemstore.conversion.thresholds`.
+        Where estimated thresholds lie: above the fitted noise peak in its widths, and above the mean of all pixels in
+        their standard deviations.
+    threshold
+        Regions with thresholds of their own: ``"global"`` (the default), ``"module"`` (the sectors that the reader
+        knows; the default where a list of thresholds is given), or ``"half-row"`` (left and right half of each).
+    false_events_per_frame
+        In place of `background_sigma`: the most events per frame that noise alone may make.
+    dark, gain : shape (ky, kx)
+        Subtracted, and multiplied afterwards: an array, a ``.npy`` file, or a store, of which the saved calibration is
+        taken, or as dark the mean frame. Pixels without a finite dark or a positive gain are dead.
+    row_dark
+        Bring each half row of a frame to the pedestal of the scan by its ``"mean"`` or ``"median"``.
+    bad_pixels : shape (ky, kx)
+        True at pixels that are no events and no neighbours; given like `dark`.
     profile
-        Compression: ``"fast"``, ``"balanced"``, ``"small"`` (dense only) or ``"raw"``.
+        Compression: ``"fast"``, ``"balanced"`` (smaller, slower to read), ``"small"`` (slow to write) or ``"raw"``.
     overwrite
         Replace an existing store, once the new one is finished.
     workers, max_memory
@@ -133,6 +157,12 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     Returns
     -------
     report
+
+    Warns
+    -----
+    ScanWarning
+        Counting looks doubtful: false events, an X-ray threshold among the electrons, a pedestal that drifts, frames
+        that are dead or saturated. The same lines are in the report and in the history of the store.
 
     Raises
     ------
@@ -154,7 +184,11 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     """
     started = time.perf_counter()
     check_apart(source, destination)
-    counting = CountOptions(rule, background_threshold, xray_threshold, background_sigma, xray_sigma)
+    counting = CountOptions(
+        rule, background_threshold, xray_threshold, background_sigma, xray_sigma,
+        threshold=threshold, false_events_per_frame=false_events_per_frame,
+        dark=dark, gain=gain, row_dark=row_dark, bad_pixels=bad_pixels,
+    )  # fmt: skip
     job = prepare(
         source, reader=reader, count=count, counting=counting, profile=profile,
         workers=workers, max_memory=max_memory, **options,
@@ -163,6 +197,8 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     document = write(job, os.fspath(destination), overwrite=overwrite, progress=progress or NoProgress())
     carried.attach(os.fspath(destination), document.uuid)
     report = _report(job, document, os.fspath(destination), time.perf_counter() - started)
+    for text in job.found:
+        warnings.warn(text, ScanWarning, stacklevel=2)
     report.warnings.extend(carried.warnings)
     log.info("wrote %s: %s in %.1f s", report.url, format_size(report.stored_bytes), report.seconds)
     return report
@@ -178,10 +214,14 @@ class Job:
         Source, layout, thresholds, threads and memory.
     document
         Metadata of the new store.
+    found, noted
+        What is doubtful about the counting, and what is worth a note; they grow while frames are counted.
     """
 
     plan: DensePlan | CountedPlan
     document: ScanDocument
+    found: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -212,8 +252,15 @@ def prepare(
         workers=_positive(workers) if workers is not None else n_workers(),
         budget=parse_size(max_memory) if max_memory is not None else memory_budget(),
     )
-    parameters = {"reader": reader, "count": count, "profile": profile, **asdict(counting), **earlier_counting(opened)}
-    return Job(plan, describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()}))
+    parameters = {
+        "reader": reader,
+        "count": count,
+        "profile": profile,
+        **counting.parameters(),
+        **earlier_counting(opened),
+    }
+    document = describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()})
+    return Job(plan, document, list(plan.doubts) if isinstance(plan, CountedPlan) else [])
 
 
 def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters: dict[str, Any]) -> ScanDocument:
@@ -225,7 +272,7 @@ def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters
     counting, encoding = None, None
     if isinstance(plan, CountedPlan):
         counter, layout = plan.counter, plan.layout
-        counting = known.counting if counter is None else counter.thresholds.describe(counter.rule)
+        counting = known.counting if counter is None else describe_counting(counter)
         encoding = EventEncoding(frames_per_block=layout.frames_per_block, slots_per_chunk=layout.slots_per_chunk)
     return ScanDocument(
         uuid=str(uuid.uuid4()),
@@ -277,19 +324,18 @@ def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) ->
         As stored, with the number of events.
     """
     from stemstore.store.writer import StoreWriter
-    from stemstore_schemas import CountingDescription
 
     plan, document = job.plan, job.document
+    arrays: dict[str, Any] = {}
     writer = StoreWriter.init(destination, document, plan.layout, overwrite=overwrite)
     try:
         progress.start("writing frames" if isinstance(plan, DensePlan) else "writing events", plan.layout.n_partitions)
         if isinstance(plan, DensePlan):
             write_frames(plan, writer, progress)
         else:
-            n_events = write_events(plan, writer, progress)
-            counting = document.counting or CountingDescription(rule="foreign")
-            document = document.model_copy(update={"counting": counting.model_copy(update={"n_events": n_events})})
-        writer.finalise(document, attributes=plan.summary_attributes())
+            document = _counted(job, write_events(plan, writer, progress))
+            arrays = {} if plan.counter is None else reference_arrays(plan.counter)
+        writer.finalise(document, attributes=plan.summary_attributes(), arrays=arrays)
     except DestinationExistsError:
         raise  # the store is finished and only lacks its name; the message tells where it is
     except BaseException:
@@ -297,6 +343,22 @@ def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) ->
             writer.abort()
         raise
     return document
+
+
+def _counted(job: Job, n_events: int) -> ScanDocument:
+    """Complete the document with what counting found: the number of events, the drift, and what was odd."""
+    from stemstore_schemas import CountingDescription
+
+    counting = job.document.counting or CountingDescription(rule="foreign")
+    update: dict[str, Any] = {"n_events": n_events}
+    counter = job.plan.counter if isinstance(job.plan, CountedPlan) else None
+    if counter is not None:
+        update["drift"], found, noted = counter.findings(n_events)
+        job.found.extend(found)
+        job.noted.extend(noted)
+    *before, last = job.document.history
+    last = last.model_copy(update={"warnings": [*last.warnings, *job.found, *job.noted]})
+    return job.document.model_copy(update={"counting": counting.model_copy(update=update), "history": [*before, last]})
 
 
 def _report(job: Job, document: ScanDocument, url: str, seconds: float) -> ConversionReport:
@@ -319,7 +381,7 @@ def _report(job: Job, document: ScanDocument, url: str, seconds: float) -> Conve
         workers=plan.workers,
         memory=plan.memory,
         seconds=seconds,
-        warnings=list(source.metadata.warnings),
+        warnings=[*source.metadata.warnings, *job.found, *job.noted],
     )
 
 

@@ -1,7 +1,7 @@
 """Thresholds that tell electrons from read noise and from X-rays, estimated from frames of the whole scan.
 
-The noise peak of the pixel values is fitted by maximum likelihood as a Gaussian that was rounded to integers and cut
-off before the electrons' tail begins. Sampling is deterministic: two runs give the same thresholds.
+The noise peak of the pixel values is fitted (see `stemstore.conversion.noise`), for the whole detector or for each of
+its regions. Sampling is deterministic: two runs give the same thresholds.
 """
 
 from __future__ import annotations
@@ -12,20 +12,60 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore.conversion.noise import Histogram, NoisePeak, find_peak
+from stemstore.conversion.regions import Grid, Region
+from stemstore.conversion.sampling import histograms
 from stemstore.errors import CorruptDataError, InputError
-from stemstore.sources.contract import VALID
 
 if TYPE_CHECKING:
-    from stemstore._types import FloatArray, Int64Array
+    from collections.abc import Sequence
+
+    from stemstore.conversion.corrections import Corrections
     from stemstore.sources.contract import FrameSource
     from stemstore_schemas import CountingDescription
 
-BACKGROUND_SIGMA = 5.0  # against 4.5 this loses 0.3 % of the electrons and a tenth of the false events
+BACKGROUND_SIGMA = 5.0  # against 4.5 this loses 0.3 % of the electrons and nine tenths of the false events
 XRAY_SIGMA = 175.0  # in standard deviations of all pixels; far above what one electron deposits
-MIN_SAMPLES, MAX_SAMPLES = 64, 1024
-N_VALUES = 2**16
-MIN_PIXELS = 1000  # fewer pixels in the fit window carry no peak
-MIN_SIGMA = 0.2  # narrower than the rounding to integers: constant frames
+METHOD = "truncated binned Gaussian, maximum likelihood, version 1"
+
+Level = float | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionThresholds:
+    """Limits of one region, and what they rest on (ADU, after corrections).
+
+    Attributes
+    ----------
+    region
+        Name, rows and columns.
+    background, xray
+        A pixel is a candidate when background < value < xray; an infinite `xray` is no limit.
+    peak
+        The fitted noise; None where the background was given.
+    mean, spread, minimum, maximum
+        Of all sampled pixels, electrons included; None where nothing was sampled.
+    n_pixels
+        Pixels that were sampled.
+    false_events_per_frame
+        Expected from noise alone; None where no peak was fitted.
+    """
+
+    region: Region
+    background: float
+    xray: float
+    peak: NoisePeak | None = None
+    mean: float | None = None
+    spread: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    n_pixels: int = 0
+    false_events_per_frame: float | None = None
+
+    @property
+    def cut(self) -> int | None:
+        """Smallest integer above the background."""
+        return math.floor(self.background) + 1 if math.isfinite(self.background) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +75,83 @@ class Thresholds:
     Attributes
     ----------
     background, xray
-        A pixel is a candidate when background < value < xray; `xray` None switches the upper limit off.
+        A pixel is a candidate when background < value < xray; `xray` None switches the upper limit off. One number,
+        or one per region.
     pedestal_mean, pedestal_sigma
-        Fitted mean and width of the noise peak, the rounding to integers included; None when not fitted.
+        Fitted mean and width of the noise peak, the rounding to integers included; None when not fitted. Means over
+        the regions where there are several.
     background_sigma, xray_sigma
         How far above the peak, and above the mean of all pixels, the limits lie; None when given directly.
     n_frames
         Frames that were sampled.
     false_events_per_frame
         Expected local maxima per frame from noise alone; None when not fitted.
+    regions
+        Every region with its limits and statistics; empty where limits for the whole detector were stated.
     """
 
-    background: float
-    xray: float | None
+    background: Level
+    xray: Level | None
     pedestal_mean: float | None = None
     pedestal_sigma: float | None = None
     background_sigma: float | None = None
     xray_sigma: float | None = None
     n_frames: int = 0
     false_events_per_frame: float | None = None
+    regions: tuple[RegionThresholds, ...] = ()
+
+    @property
+    def stated(self) -> bool:
+        """Whether the background was given and not estimated."""
+        return self.pedestal_mean is None
+
+    def levels(self, frame_shape: tuple[int, int]) -> tuple[Any, Any, Any]:
+        """Borders of column spans, and limits of every row and span, as `stemstore.kernels.counting.Limits` takes."""
+        if len(self.regions) < 2:  # noqa: PLR2004  # one region is the whole detector
+            return None, self.background, self.xray
+        grid = Grid.of([entry.region for entry in self.regions], frame_shape)
+        backgrounds = grid.spread([entry.background for entry in self.regions])
+        return grid.bounds, backgrounds, grid.spread([entry.xray for entry in self.regions])
+
+    def summary(self) -> dict[str, Any]:
+        """Give the figures that people ask for, as plain values."""
+        return {
+            "background": list(self.background) if isinstance(self.background, tuple) else self.background,
+            "xray": list(self.xray) if isinstance(self.xray, tuple) else self.xray,
+            "pedestal_mean": self.pedestal_mean,
+            "pedestal_sigma": self.pedestal_sigma,
+            "false_events_per_frame": self.false_events_per_frame,
+        }
 
     def describe(self, rule: Any, n_events: int | None = None) -> CountingDescription:
         """Write the thresholds as metadata of a counted store."""
-        from stemstore_schemas import CountingDescription
+        from stemstore_schemas import CountingDescription, CountingRegion
 
+        top = math.inf if self.xray is None else self.xray
+        entries = [
+            CountingRegion(
+                name=entry.region.name,
+                rows=entry.region.rows,
+                columns=entry.region.columns,
+                background_threshold=entry.background,
+                cut=entry.cut,
+                xray_threshold=entry.xray,
+                pedestal_mean=entry.peak and entry.peak.mean,
+                noise_sigma=entry.peak and entry.peak.sigma,
+                pedestal_sigma=entry.peak and entry.peak.width,
+                mean=entry.mean,
+                standard_deviation=entry.spread,
+                minimum=entry.minimum,
+                maximum=entry.maximum,
+                n_sampled_pixels=entry.n_pixels or None,
+                false_events_per_frame=entry.false_events_per_frame,
+            )
+            for entry in self.regions
+        ]
         return CountingDescription(
             rule=rule,
-            background_threshold=[self.background],
-            xray_threshold=math.inf if self.xray is None else self.xray,
+            background_threshold=list(self.background) if isinstance(self.background, tuple) else [self.background],
+            xray_threshold=max(top) if isinstance(top, tuple) else top,
             pedestal_mean=self.pedestal_mean,
             pedestal_sigma=self.pedestal_sigma,
             background_sigma=self.background_sigma,
@@ -70,165 +159,144 @@ class Thresholds:
             n_sampled_frames=self.n_frames or None,
             n_events=n_events,
             false_events_per_frame=self.false_events_per_frame,
+            method=METHOD if self.pedestal_mean is not None else None,
+            regions=entries,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How limits are to be chosen; see `stemstore.convert`.
+
+    Attributes
+    ----------
+    background, xray
+        Given limits, one or one per region; None: to be estimated.
+    background_sigma, xray_sigma
+        Where estimated limits lie.
+    false_events_per_frame
+        Instead of `background_sigma`: the most false events of a frame.
+    """
+
+    background: Level | None = None
+    xray: Level | None = None
+    background_sigma: float = BACKGROUND_SIGMA
+    xray_sigma: float = XRAY_SIGMA
+    false_events_per_frame: float | None = None
 
 
 def estimate(
     source: FrameSource,
+    wanted: Wanted | None = None,
     *,
-    background: float | None = None,
-    xray: float | None = None,
-    background_sigma: float = BACKGROUND_SIGMA,
-    xray_sigma: float = XRAY_SIGMA,
+    regions: Sequence[Region] = (),
+    corrections: Corrections | None = None,
 ) -> Thresholds:
     """Choose the thresholds of a scan from its own pixel values, or take those that are given.
 
     Parameters
     ----------
     source
-        Frames of unsigned 8- or 16-bit pixels when something has to be estimated.
-    background, xray : unit ADU
-        Given limits; each one left out is estimated.
-    background_sigma
-        Background limit above the fitted mean, in fitted widths.
-    xray_sigma
-        X-ray limit above the mean of all sampled pixels, in their standard deviations.
+        Frames.
+    wanted
+        What is given and how the rest is chosen.
+    regions
+        Parts of the detector that get limits of their own; empty for the whole.
+    corrections
+        What is done to frames before; the limits are for corrected values.
 
     Raises
     ------
     InputError
-        The pixels are neither uint8 nor uint16, or the limits exclude everything.
+        The limits exclude everything, or are not as many as the regions.
     CorruptDataError
         No complete frame, or no noise peak that could be fitted.
     """
-    if background is not None and xray is not None:
-        return _checked(Thresholds(float(background), float(xray)))
-    histogram, n_frames = pixel_histogram(source)
-    values = np.arange(len(histogram))
-    mean = float((histogram * values).sum() / histogram.sum())
-    spread = math.sqrt(float((histogram * (values - mean) ** 2).sum() / histogram.sum()))
-    limit = mean + xray_sigma * spread if xray is None else float(xray)
-    estimated = xray_sigma if xray is None else None
-    if background is not None:
-        return _checked(Thresholds(float(background), limit, xray_sigma=estimated, n_frames=n_frames))
-    mu, sigma = fit_noise_peak(histogram)
-    width = math.sqrt(sigma**2 + 1 / 12)  # rounding to integers adds the variance of a unit interval
-    background = mu + background_sigma * width
-    false = math.prod(source.frame_shape) * _upper_tail((math.floor(background) + 0.5 - mu) / sigma)
-    return _checked(
-        Thresholds(
-            background,
-            limit,
-            pedestal_mean=mu,
-            pedestal_sigma=width,
-            background_sigma=background_sigma,
-            xray_sigma=estimated,
-            n_frames=n_frames,
-            false_events_per_frame=false,
+    wanted = wanted or Wanted()
+    parts = list(regions) or [Region("detector", (0, source.frame_shape[0]), (0, source.frame_shape[1]))]
+    backgrounds = _per_region(wanted.background, len(parts), "background_threshold")
+    xrays = _per_region(wanted.xray, len(parts), "xray_threshold")
+    found, n_frames = None, 0
+    if backgrounds is None or xrays is None:
+        found, n_frames, integers = histograms(source, parts, corrections)
+    entries = []
+    for number, region in enumerate(parts):
+        background = None if backgrounds is None else backgrounds[number]
+        xray = None if xrays is None else xrays[number]
+        if found is None:
+            entries.append(RegionThresholds(region, float(background or 0), float(xray or 0)))
+        else:
+            share = region.n_pixels / math.prod(source.frame_shape)
+            entries.append(_of_region(region, found[number], (background, xray), wanted, share, integers=integers))
+    return _whole(entries, wanted, n_frames, parts if regions else [])
+
+
+def _of_region(
+    region: Region,
+    histogram: Histogram,
+    given: tuple[float | None, float | None],
+    wanted: Wanted,
+    share: float,
+    *,
+    integers: bool,
+) -> RegionThresholds:
+    if histogram.n_pixels == 0:
+        msg = (
+            f"region {region.name!r} has no usable pixel in the sampled frames; give background_threshold= and "
+            "xray_threshold="
         )
+        raise CorruptDataError(msg, key=region.name)
+    mean, spread = histogram.moments()
+    background, xray = given
+    xray = mean + wanted.xray_sigma * spread if xray is None else xray
+    peak, false = None, None
+    if background is None:
+        peak = find_peak(histogram, integers=integers)
+        if wanted.false_events_per_frame is None:
+            background = peak.mean + wanted.background_sigma * peak.width
+        else:
+            background = peak.background_for(wanted.false_events_per_frame * share, region.n_pixels)
+        false = peak.false_events(background, region.n_pixels)
+    figures = (mean, spread, *histogram.extremes(), histogram.n_pixels)
+    return RegionThresholds(region, background, xray, peak, *figures, false_events_per_frame=false)
+
+
+def _whole(entries: list[RegionThresholds], wanted: Wanted, n_frames: int, regions: list[Region]) -> Thresholds:
+    """Put the regions together."""
+    for entry in entries:
+        if not entry.background < entry.xray:
+            where = f" of {entry.region.name!r}" if len(entries) > 1 else ""
+            msg = (
+                f"the background threshold {entry.background:g}{where} is not below the X-ray threshold "
+                f"{entry.xray:g}, so no pixel could be an electron; change background_threshold= or xray_threshold="
+            )
+            raise InputError(msg, background=entry.background, xray=entry.xray)
+    several = len(entries) > 1
+    backgrounds, xrays = tuple(entry.background for entry in entries), tuple(entry.xray for entry in entries)
+    peaks = [entry.peak for entry in entries if entry.peak is not None]
+    false = [entry.false_events_per_frame for entry in entries if entry.false_events_per_frame is not None]
+    estimated = wanted.background is None
+    by_sigma = estimated and wanted.false_events_per_frame is None
+    return Thresholds(
+        background=backgrounds if several else backgrounds[0],
+        xray=xrays if several else xrays[0],
+        pedestal_mean=float(np.mean([peak.mean for peak in peaks])) if peaks else None,
+        pedestal_sigma=float(np.mean([peak.width for peak in peaks])) if peaks else None,
+        background_sigma=wanted.background_sigma if by_sigma else None,
+        xray_sigma=wanted.xray_sigma if wanted.xray is None else None,
+        n_frames=n_frames,
+        false_events_per_frame=sum(false) if false else None,
+        regions=tuple(entries) if n_frames or regions else (),
     )
 
 
-def sampled_frames(source: FrameSource) -> Int64Array:
-    """Flat positions of complete frames spread evenly over the whole scan, the same ones in every run.
-
-    Raises
-    ------
-    CorruptDataError
-        Not a single frame is complete.
-    """
-    n_frames = math.prod(source.scan_shape)
-    complete = np.arange(n_frames) if source.validity is None else np.flatnonzero(source.validity == VALID)
-    if len(complete) == 0:
-        msg = f"none of the {n_frames} frames is complete, so no threshold can be estimated; give background_threshold="
-        raise CorruptDataError(msg, n_frames=n_frames)
-    n_samples = min(len(complete), max(MIN_SAMPLES, min(MAX_SAMPLES, n_frames // 100)))
-    at = ((np.arange(n_samples) + 0.5) * len(complete) / n_samples).astype(np.int64)
-    return complete[at].astype(np.int64)
-
-
-def pixel_histogram(source: FrameSource) -> tuple[Int64Array, int]:
-    """Count the pixel values of the sampled frames.
-
-    Returns
-    -------
-    histogram : shape (65536,), int64
-    n_frames
-        Number of frames sampled.
-    """
-    from stemstore.kernels import frames
-
-    if source.dtype not in (np.uint8, np.uint16):
+def _per_region(given: Level | None, n_regions: int, name: str) -> list[float] | None:
+    if given is None:
+        return None
+    values = [float(value) for value in given] if isinstance(given, tuple) else [float(given)] * n_regions
+    if len(values) != n_regions:
         msg = (
-            f"thresholds are estimated from uint8 or uint16 pixels, these are {source.dtype}; "
-            "give background_threshold= and xray_threshold="
+            f"{name} has {len(values)} values for {n_regions} regions of the detector; give one number or one for each"
         )
-        raise InputError(msg, found=str(source.dtype))
-    histogram = np.zeros(N_VALUES, np.int64)
-    chosen = sampled_frames(source)
-    scratch = np.empty((1, *source.frame_shape), source.dtype)
-    for number in chosen.tolist():
-        frames.histogram(source.read_frames(number, number + 1, out=scratch), histogram)
-    return histogram, len(chosen)
-
-
-def fit_noise_peak(histogram: Int64Array) -> tuple[float, float]:
-    """Fit mean and standard deviation of the noise before it was rounded to integers.
-
-    Maximum likelihood of a binned Gaussian truncated to [mu - 3 sigma, mu + 1.5 sigma], so that the tail of the
-    electrons stays outside; the window follows the fit for six rounds.
-
-    Raises
-    ------
-    CorruptDataError
-        The histogram has no noise peak (constant frames, an excluded range, too few pixels).
-    """
-    from scipy.optimize import minimize
-
-    cumulative = np.cumsum(histogram)
-    total = int(cumulative[-1])
-    mu = float(np.searchsorted(cumulative, 0.5 * total))
-    sigma = max(mu - float(np.searchsorted(cumulative, 0.1587 * total)), 1.0)
-    for _ in range(6):
-        low, high = max(0, math.floor(mu - 3 * sigma)), min(N_VALUES - 1, math.ceil(mu + 1.5 * sigma))
-        window = histogram[low : high + 1]
-        if window.sum() < MIN_PIXELS or np.count_nonzero(window) < 3:  # noqa: PLR2004  # a Gaussian has two parameters
-            _no_peak(histogram, f"only {int(window.sum())} pixels with {np.count_nonzero(window)} values in it")
-        edges = np.arange(low, high + 2) - 0.5
-        found = minimize(_misfit, [mu, math.log(sigma)], args=(edges, window), method="Nelder-Mead")
-        mu, sigma = float(found.x[0]), math.exp(float(found.x[1]))
-        if not MIN_SIGMA <= sigma <= N_VALUES / 4 or not low <= mu <= high:
-            _no_peak(histogram, f"the fit went to mean {mu:.4g} and width {sigma:.4g}")
-    return mu, sigma
-
-
-def _misfit(parameters: FloatArray, edges: FloatArray, window: Int64Array) -> float:
-    from scipy.special import ndtr
-
-    cumulative = ndtr((edges - parameters[0]) / math.exp(parameters[1]))
-    share = np.diff(cumulative) / max(cumulative[-1] - cumulative[0], 1e-300)
-    return -float((window * np.log(np.maximum(share, 1e-300))).sum()) / float(window.sum())
-
-
-def _upper_tail(z: float) -> float:
-    return 0.5 * math.erfc(z / math.sqrt(2))
-
-
-def _no_peak(histogram: Int64Array, why: str) -> None:
-    cumulative = np.cumsum(histogram)
-    quantiles = [int(np.searchsorted(cumulative, q * cumulative[-1])) for q in (0.01, 0.5, 0.99, 1.0)]
-    msg = (
-        f"the pixel values show no noise peak ({why}; quantiles 1 %, 50 %, 99 %, 100 % are {quantiles} ADU); "
-        "give background_threshold= and xray_threshold="
-    )
-    raise CorruptDataError(msg, quantiles=quantiles)
-
-
-def _checked(thresholds: Thresholds) -> Thresholds:
-    if thresholds.xray is not None and not thresholds.background < thresholds.xray:
-        msg = (
-            f"the background threshold {thresholds.background:g} is not below the X-ray threshold {thresholds.xray:g}, "
-            "so no pixel could be an electron; change background_threshold= or xray_threshold="
-        )
-        raise InputError(msg, background=thresholds.background, xray=thresholds.xray)
-    return thresholds
+        raise InputError(msg, key=name, found=len(values), expected=n_regions)
+    return values

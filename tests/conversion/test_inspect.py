@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import stemstore
-from stemstore.conversion.inspect import inspect, shape_text
+from stemstore.conversion.inspect import inspect
+from stemstore.conversion.inspection import shape_text
 from stemstore.errors import AmbiguousFormatError, InputError, NotFoundError, UnknownFormatError
 from stemstore.sources.contract import Events
 from stemstore_schemas import Acquisition, Quantity, SourceFile, SourceMetadata
@@ -188,8 +189,8 @@ def test_counted_events(opened):
 @pytest.mark.parametrize("counted", [False, True])
 def test_store(tmp_path, counted):
     """A store is recognised; its values come from its document."""
-    raw = saved(tmp_path / "a.npy", np.random.default_rng(0).poisson(3, SHAPE).astype(np.uint16))
-    limits = {"background_threshold": 1.5, "xray_threshold": 90} if counted else {}
+    raw = saved(tmp_path / "a.npy", camera_frames(6).reshape(SHAPE))
+    limits = {"background_threshold": 60, "xray_threshold": 900} if counted else {}
     report = stemstore.convert(raw, tmp_path / "a.zarr", count=counted, scan_step=0.5, **limits)
     found = inspect(tmp_path / "a.zarr")
     assert (found.kind, found.reader, found.claims, found.complete) == ("store", None, {}, True)
@@ -198,6 +199,33 @@ def test_store(tmp_path, counted):
     assert 0 < found.file_bytes < found.raw_bytes
     rate = report.n_events / 42 if counted else None
     assert (found.dtype, found.events_per_frame) == (None if counted else "uint16", rate)
+    assert found.occupancy == (6 / 48**2 if counted else None)
+    assert found.thresholds is None if not counted else found.thresholds["background"] == 60
+
+
+def test_sample_tells_occupancy_and_thresholds(tmp_path):
+    """Raw frames and a store of them show the same share of lit pixels, the noise and where thresholds would lie."""
+    raw = saved(tmp_path / "a.npy", camera_frames(6).reshape(SHAPE))
+    stemstore.convert(raw, tmp_path / "a.zarr")
+    for url in (raw, tmp_path / "a.zarr"):
+        found = inspect(url, sample=True)
+        assert found.occupancy == pytest.approx(6 / 48**2, rel=0.05)
+        assert found.thresholds["pedestal_mean"] == pytest.approx(30, abs=0.2)
+        assert found.thresholds["background"] == pytest.approx(30 + 5 * 4.01, abs=0.6)
+        text = str(found)
+        assert "0.26 % of the pixels" in text
+        assert "noise alone makes" in text
+
+
+def test_plot_of_the_fit(tmp_path):
+    """The picture is written; what has no noise peak, or another ending, is refused."""
+    raw = saved(tmp_path / "a.npy", camera_frames(6).reshape(SHAPE))
+    inspect(raw, plot=tmp_path / "fit.png")
+    assert (tmp_path / "fit.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match=r"ends in \.png, \.pdf or \.svg"):
+        inspect(raw, plot=tmp_path / "fit.xyz")
+    with pytest.raises(InputError, match="no noise peak"):
+        inspect(saved(tmp_path / "b.npy", np.zeros((4, 5, 9, 9), np.uint16)), plot=tmp_path / "b.png")
 
 
 def test_store_takes_no_reader_options(tmp_path, plain):

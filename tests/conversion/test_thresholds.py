@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from stemstore.conversion.thresholds import estimate, fit_noise_peak, sampled_frames
+from stemstore.conversion.noise import fit_noise_peak
+from stemstore.conversion.sampling import sampled_frames
+from stemstore.conversion.thresholds import Wanted, estimate
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.testing.arrays import ArrayFrames
 
@@ -34,7 +36,7 @@ def camera(n=80, shape=(60, 50)):
 
 def test_background_threshold_is_the_mean_plus_n_sigma():
     """The threshold lies where it is asked for, and the expected false events are stated."""
-    found = estimate(ArrayFrames(camera()), background_sigma=4.5)
+    found = estimate(ArrayFrames(camera()), Wanted(background_sigma=4.5))
     assert found.background == pytest.approx(found.pedestal_mean + 4.5 * found.pedestal_sigma)
     assert found.pedestal_sigma == pytest.approx(np.hypot(1.8, 12**-0.5), abs=0.02)
     assert 0 < found.false_events_per_frame < 1
@@ -48,9 +50,9 @@ def test_estimates_are_the_same_every_time():
 
 def test_given_thresholds_are_taken_and_the_rest_is_estimated():
     """Each limit can be given by itself."""
-    both = estimate(ArrayFrames(camera()), background=30, xray=400)
+    both = estimate(ArrayFrames(camera()), Wanted(30, 400))
     assert (both.background, both.xray, both.pedestal_mean) == (30, 400, None)
-    one = estimate(ArrayFrames(camera()), background=30)
+    one = estimate(ArrayFrames(camera()), Wanted(30))
     assert one.background == 30
     assert one.xray > 300
 
@@ -87,13 +89,23 @@ def test_constant_frames_have_no_noise_peak():
         estimate(ArrayFrames(np.full((64, 20, 20), 7, np.uint16)))
 
 
-def test_float_frames_need_given_thresholds():
-    """Histograms are of integers."""
-    with pytest.raises(InputError, match="float32"):
-        estimate(ArrayFrames(camera().astype(np.float32)))
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.uint32, np.float32, np.float64])
+def test_every_pixel_type_has_the_same_thresholds(dtype):
+    """Whole numbers are whole numbers, however they are stored."""
+    found, plain = estimate(ArrayFrames(camera().astype(dtype))), estimate(ArrayFrames(camera()))
+    assert found.background == pytest.approx(plain.background, abs=1e-6)
+    assert found.xray == pytest.approx(plain.xray, abs=1e-6)
+    assert found.false_events_per_frame == pytest.approx(plain.false_events_per_frame, rel=1e-4)
+
+
+def test_real_numbers_are_fitted_in_their_own_unit():
+    """Frames in other units give thresholds in these units."""
+    found = estimate(ArrayFrames(camera() * 0.01 + np.random.default_rng(2).normal(0, 0.01, (80, 60, 50)) - 5))
+    assert found.pedestal_mean == pytest.approx(20.5 * 0.01 - 5, abs=2e-4)
+    assert found.pedestal_sigma == pytest.approx(0.01 * np.sqrt(1.8**2 + 1 / 12 + 1), rel=0.02)
 
 
 def test_reversed_thresholds_are_refused():
     """A background at or above the X-ray limit leaves no electrons."""
     with pytest.raises(InputError, match="not below"):
-        estimate(ArrayFrames(camera()), background=400, xray=400)
+        estimate(ArrayFrames(camera()), Wanted(400, 400))

@@ -1,0 +1,160 @@
+"""How electrons are to be counted, as a user states it, and the counter that comes of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemstore.conversion.corrections import Corrections
+from stemstore.conversion.count import Counter, Rule
+from stemstore.conversion.noise import find_peak
+from stemstore.conversion.references import load_reference
+from stemstore.conversion.regions import Region, regions_of
+from stemstore.conversion.sampling import histograms
+from stemstore.conversion.thresholds import BACKGROUND_SIGMA, XRAY_SIGMA, Wanted, estimate
+from stemstore.errors import InputError
+
+if TYPE_CHECKING:
+    from stemstore._types import Array
+    from stemstore.conversion.regions import Division
+    from stemstore.kernels.counting_corrections import RowDark
+    from stemstore.sources.contract import FrameSource
+    from stemstore_schemas import CountingDescription
+
+IMAGES = ("dark", "gain", "bad_pixels")
+PREFIX = "counting_"  # of their arrays in the store: they are for the frames and not for the events that are stored
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CountOptions:
+    """How electrons are to be counted; thresholds left out are estimated. Meanings as in `stemstore.convert`."""
+
+    rule: Rule = "stemstore"
+    background_threshold: Any = None
+    xray_threshold: Any = None
+    background_sigma: float = BACKGROUND_SIGMA
+    xray_sigma: float = XRAY_SIGMA
+    threshold: Division | None = None
+    false_events_per_frame: float | None = None
+    dark: Any = None
+    gain: Any = None
+    row_dark: RowDark = "none"
+    bad_pixels: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("background_threshold", "xray_threshold"):
+            object.__setattr__(self, name, _level(name, getattr(self, name)))
+        for name in ("background_sigma", "xray_sigma"):
+            _number(name, getattr(self, name))
+        wanted = self.false_events_per_frame
+        if wanted is None:
+            return
+        if _number("false_events_per_frame", wanted) <= 0:
+            msg = f"false_events_per_frame={wanted!r} cannot be reached; give a number above zero, such as 0.1"
+            raise InputError(msg, key="false_events_per_frame", found=wanted)
+        if self.background_threshold is not None:
+            msg = "background_threshold and false_events_per_frame exclude each other; leave one out"
+            raise InputError(msg, key="false_events_per_frame", found=wanted)
+
+    @property
+    def given(self) -> list[str]:
+        """Names of what was given and has a meaning only where something is counted."""
+        names = ("background_threshold", "xray_threshold", "threshold", "false_events_per_frame", *IMAGES)
+        return [name for name in names if getattr(self, name) is not None]
+
+    def parameters(self) -> dict[str, Any]:
+        """Write the options as JSON values; arrays are told by their shape, their digests are in the store."""
+        return {
+            name: f"array of shape {np.shape(value)}" if name in IMAGES and not _is_path(value) else _plain(value)
+            for name, value in ((name, getattr(self, name)) for name in self.__slots__)
+        }
+
+    def counter(self, source: FrameSource) -> Counter:
+        """Load references, find thresholds, and give what counts the frames.
+
+        Raises
+        ------
+        InputError
+            An image, a threshold or an option does not fit the frames.
+        CorruptDataError
+            Thresholds cannot be estimated, or a file is damaged.
+        """
+        shape, dtype = source.frame_shape, np.dtype(source.dtype)
+        dark, gain, bad = (load_reference(getattr(self, name), name, shape) for name in IMAGES)
+        done = Corrections(shape, dtype, dark, gain, bad, self.row_dark)
+        if self.row_dark != "none":
+            whole = Region("detector", (0, shape[0]), (0, shape[1]))
+            found, _, integers = histograms(source, [whole], None)
+            done = replace(done, pedestal=find_peak(found[0], integers=integers).mean)
+        several = isinstance(self.background_threshold, tuple) or isinstance(self.xray_threshold, tuple)
+        division: Division = self.threshold or ("module" if several else "global")
+        wanted = Wanted(
+            self.background_threshold,
+            self.xray_threshold,
+            self.background_sigma,
+            self.xray_sigma,
+            self.false_events_per_frame,
+        )
+        regions = [] if division == "global" else regions_of(division, source.metadata.detector, shape)
+        return Counter(source, estimate(source, wanted, regions=regions, corrections=done), self.rule, done)
+
+
+def describe_counting(counter: Counter) -> CountingDescription:
+    """Write what a counter does as metadata of a counted store."""
+    from stemstore_schemas import CountingReference
+
+    done = counter.done
+    update: dict[str, Any] = {"row_dark": done.row_dark}
+    if done.row_dark != "none":
+        update["row_dark_pedestal"] = done.pedestal
+    for name in IMAGES:
+        image = getattr(done, name)
+        if image is not None:
+            update[name] = CountingReference(array=PREFIX + name, digest=image.digest, origin=image.origin)
+    return counter.thresholds.describe(counter.rule).model_copy(update=update)
+
+
+def reference_arrays(counter: Counter) -> dict[str, tuple[tuple[str, ...], Array]]:
+    """Give the images that were applied, by their paths in the store, with the names of their axes."""
+    images = {name: getattr(counter.done, name) for name in IMAGES}
+    return {
+        f"calibration/{PREFIX}{name}": (("ky", "kx"), image.values != 0 if name == "bad_pixels" else image.values)
+        for name, image in images.items()
+        if image is not None
+    }
+
+
+def threshold_figures(counter: Counter) -> dict[str, Any]:
+    """Give thresholds and fits as plain values, for reports."""
+    return asdict(counter.thresholds)
+
+
+def _level(name: str, value: Any) -> Any:
+    """Take None, a number, or several as a tuple."""
+    if value is None or np.ndim(value) == 0:
+        return value if value is None else _number(name, value)
+    if np.ndim(value) != 1 or isinstance(value, (str, bytes)):
+        msg = f"{name} has {np.ndim(value)} dimensions; give a number, or a list with one for every region"
+        raise InputError(msg, key=name)
+    return tuple(_number(name, one) for one in value)
+
+
+def _number(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or math.isnan(value):
+        msg = f"{name}={value!r} is not a number; give one or leave it out"
+        raise InputError(msg, key=name, found=value)
+    return float(value)
+
+
+def _is_path(value: Any) -> bool:
+    return value is None or isinstance(value, str) or hasattr(value, "__fspath__")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if hasattr(value, "__fspath__") else value

@@ -1,0 +1,211 @@
+"""An eye on the frames while they are counted: drifting pedestal, dead and saturated frames, a poor choice of limits.
+
+Of every frame one row per module is looked at, which costs a few microseconds. What is gathered are sums, so that the
+findings do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemstore.conversion.noise import MIN_PIXELS, Histogram, find_peak, fit_level, fit_noise_peak
+from stemstore.conversion.regions import modules_of
+from stemstore.errors import CorruptDataError
+from stemstore.kernels.counting_corrections import row_histogram
+from stemstore.sources.contract import VALID
+
+if TYPE_CHECKING:
+    from stemstore._types import Array, Int64Array
+    from stemstore.conversion.regions import Region
+    from stemstore.conversion.thresholds import Thresholds
+    from stemstore.sources.contract import FrameSource
+
+N_BINS = 256  # values around the pedestal that are looked at
+MAX_GROUPS = 32  # runs of scan lines whose pedestals are compared
+PIXELS_PER_GROUP = 4 * MIN_PIXELS  # the mean of a group is then known to 0.02 widths, the range of 32 groups to 0.1
+DRIFT = 0.25  # widths of the noise; a drift of one width changes the false events by a factor of a hundred
+CROWDED = 0.3  # share of candidates that no counted frame should have
+SATURATED = 0.001  # share of pixels at or above the upper limit that is worth a word
+XRAY_DISTANCE = 60.0  # widths of the noise above the pedestal; one electron leaves up to about 50
+FALSE_SHARE = 0.02  # share of false events among all
+
+
+def doubts(thresholds: Thresholds, events_per_frame: float) -> list[str]:
+    """Tell what speaks against the thresholds before anything is counted.
+
+    Parameters
+    ----------
+    thresholds
+        As they will be used.
+    events_per_frame
+        Mean of a sample, false ones included.
+    """
+    texts = []
+    false = thresholds.false_events_per_frame
+    if false is not None and false > FALSE_SHARE * events_per_frame:
+        texts.append(false_text(false, events_per_frame))
+    for entry in thresholds.regions:
+        if entry.peak is None or entry.xray > entry.peak.mean + XRAY_DISTANCE * entry.peak.width:
+            continue
+        texts.append(
+            f"the X-ray threshold of {entry.region.name!r}, {entry.xray:.4g} ADU, lies inside the distribution of "
+            f"single electrons (below {entry.peak.mean + XRAY_DISTANCE * entry.peak.width:.4g} ADU); raise "
+            "xray_sigma= or give xray_threshold="
+        )
+    return texts
+
+
+def false_text(false: float, events_per_frame: float) -> str:
+    """Say how many events are none."""
+    return (
+        f"noise alone is expected to make {false:.3g} of about {events_per_frame:.3g} events per frame; raise "
+        "background_sigma= or give false_events_per_frame="
+    )
+
+
+@dataclass(slots=True)
+class Watch:
+    """What was seen so far.
+
+    Attributes
+    ----------
+    modules
+        Parts of the detector that are watched.
+    low
+        Pixel value of the first bin.
+    group_size
+        Frames of one group: whole scan lines.
+    line
+        Positions of a scan line.
+    counts : shape (n_groups, n_modules, n_bins)
+        Pixels of the rows that were looked at, by value.
+    """
+
+    modules: list[Region]
+    low: int
+    group_size: int
+    line: int
+    n_pixels: int
+    counts: Int64Array
+    n_frames: int = 0
+    sums: dict[str, int] = field(default_factory=dict)
+    first: dict[str, int] = field(default_factory=dict)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def over(cls, source: FrameSource) -> Watch | None:
+        """Get ready for a scan; None where its pixels are no integers or no frame is complete."""
+        complete = np.arange(1) if source.validity is None else np.flatnonzero(source.validity == VALID)
+        if source.dtype.kind not in "iu" or source.dtype.itemsize > 4 or len(complete) == 0:  # noqa: PLR2004  # bytes; wider ones are no detector values
+            return None
+        number = int(complete[len(complete) // 2])
+        middle = int(np.median(source.read_frames(number, number + 1)))
+        modules = modules_of(source.metadata.detector, source.frame_shape)
+        n_frames, line = math.prod(source.scan_shape), source.scan_shape[-1]
+        seen = min((module.columns[1] - module.columns[0] for module in modules), default=1)
+        n_lines = -(-n_frames // line)
+        per_group = max(-(-n_lines // MAX_GROUPS), -(-PIXELS_PER_GROUP // (seen * line)))
+        counts = np.zeros((-(-n_lines // per_group), len(modules), N_BINS), np.int64)
+        low = max(int(np.iinfo(source.dtype).min), middle - N_BINS // 2)
+        return cls(modules, low, per_group * line, line, math.prod(source.frame_shape), counts)
+
+    def look(self, frames: Array, start: int, state: Array | None, tallies: Array) -> None:
+        """Look at a batch of frames that was counted.
+
+        Parameters
+        ----------
+        frames : shape (n, ky, kx)
+            As read.
+        start
+            Flat position of the first.
+        state : shape (n,)
+            States of the frames; None where all are complete.
+        tallies : shape (n, 2 or 3)
+            Candidates, pixels above the upper limit, and half rows without a level.
+        """
+        bands = np.array([(*module.rows, *module.columns) for module in self.modules], np.int64)
+        found = np.zeros((len(frames), len(self.modules), N_BINS), np.int64)
+        constant = row_histogram(frames, start, bands, self.low, found)
+        whole = np.ones(len(frames), np.bool_) if state is None else state == VALID
+        for number in np.flatnonzero(constant & whole).tolist():
+            constant[number] = frames[number].min() == frames[number].max()
+        numbers = start + np.arange(len(frames))
+        with self._lock:
+            np.add.at(self.counts, numbers[whole] // self.group_size, found[whole])
+            self.n_frames += int(whole.sum())
+            self._note("dead", numbers[constant & whole])
+            self._note("crowded", numbers[tallies[:, 0] > CROWDED * self.n_pixels])
+            self._note("saturated", numbers[tallies[:, 1] > SATURATED * self.n_pixels])
+            if tallies.shape[1] > 2:  # noqa: PLR2004  # row dark was asked for
+                self._note("levelless", numbers[(tallies[:, 2] > 0) & whole])
+
+    def _note(self, what: str, numbers: Int64Array) -> None:
+        if len(numbers):
+            self.sums[what] = self.sums.get(what, 0) + len(numbers)
+            self.first[what] = min(self.first.get(what, int(numbers[0])), int(numbers[0]))
+
+    def findings(self) -> list[str]:
+        """Tell what was odd, one line each."""
+        meaning = {
+            "dead": "frames have one value in all pixels; they hold no electrons",
+            "saturated": "frames have more than 0.1 % of their pixels at or above the X-ray threshold",
+            "levelless": "frames have half rows without a level, which row_dark left as they were",
+        }
+        return [line for what, text in meaning.items() for line in self._told(what, text)]
+
+    def crowded(self) -> list[str]:
+        """Tell of frames in which too many pixels pass for electrons: no line, or one."""
+        text = "frames have more than 30 % of their pixels between the thresholds; check the thresholds"
+        return self._told("crowded", text)
+
+    def _told(self, what: str, text: str) -> list[str]:
+        return [f"{self.sums[what]} {text} (first: frame {self.first[what]})"] if what in self.sums else []
+
+    def false_events(self, background: float) -> float | None:
+        """Expect so many false events per frame from the noise that was seen; None where too little was seen."""
+        total = 0.0
+        for number, module in enumerate(self.modules):
+            try:
+                peak = find_peak(Histogram(self.low, 1.0, self.counts[:, number].sum(axis=0)), integers=True)
+            except CorruptDataError:
+                return None
+            total += peak.false_events(background, module.n_pixels)
+        return total
+
+    def drift(self) -> tuple[float | None, list[str]]:
+        """Compare the pedestals of the groups.
+
+        Returns
+        -------
+        drift : unit ADU
+            Largest minus smallest mean of the noise peak of a module, the largest of all modules; None where too
+            little was seen.
+        texts
+            A line where it exceeds a quarter of the width of the noise.
+        """
+        worst: tuple[float, float, str] | None = None
+        for number, module in enumerate(self.modules):
+            tables = [(group, self.counts[group, number]) for group in range(len(self.counts))]
+            try:
+                _, sigma = fit_noise_peak(self.counts[:, number].sum(axis=0))
+                levels = [(fit_level(table, sigma), group) for group, table in tables if table.sum() >= MIN_PIXELS]
+            except CorruptDataError:
+                continue
+            if len(levels) < 2:  # noqa: PLR2004  # nothing to compare
+                continue
+            (low, first), (high, last) = min(levels), max(levels)
+            lines = " and ".join(str(group * self.group_size // self.line) for group in sorted((first, last)))
+            text = (
+                f"the pedestal of {module.name!r} drifts by {high - low:.3g} ADU ({(high - low) / sigma:.2g} widths of "
+                f"the noise) between the scan lines from {lines} on; give more background_sigma=, or row_dark='mean'"
+            )
+            if worst is None or high - low > worst[0]:
+                worst = high - low, sigma, text
+        if worst is None:
+            return None, []
+        return worst[0], [worst[2]] if worst[0] > DRIFT * worst[1] else []

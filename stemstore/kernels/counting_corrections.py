@@ -1,0 +1,184 @@
+"""Frames corrected for counting, and the histograms from which thresholds are found.
+
+A corrected value is ``(raw - dark) x row factor x gain`` in floating point, never truncated. The row factor brings the
+level of every half row of a frame to the pedestal of the scan; it is a factor and no difference because a pedestal is
+left in the frames, as in OpenChemistry/stempy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numba
+import numpy as np
+
+if TYPE_CHECKING:
+    from stemstore._types import Array, BoolArray, FloatArray, Int64Array
+
+RowDark = Literal["none", "mean", "median"]
+
+_WINDOW = 256  # values around the pedestal among which the median of a half row is counted, not sorted
+
+
+def correct(
+    frames: Array, out: Array, dark: FloatArray, gain: FloatArray, *, row_dark: RowDark, pedestal: float
+) -> Int64Array:
+    """Correct frames.
+
+    Parameters
+    ----------
+    frames : shape (n, rows, columns), ADU
+        Any real dtype, C-contiguous.
+    out : shape (n, rows, columns), float32 or float64
+        Filled with ``(frames - dark) * factor * gain``.
+    dark, gain : shape (rows, columns), of the dtype of `out`
+        NaN in one of them makes a pixel NaN, which means absent.
+    row_dark
+        What the level of a half row is: its mean, its median, or 1 everywhere (``"none"``).
+    pedestal : unit ADU
+        Level to which half rows are brought.
+
+    Returns
+    -------
+    levelless : shape (n,), int64
+        Half rows of every frame without a positive level; they keep their values.
+
+    Notes
+    -----
+    Halves are columns ``[0, columns // 2)`` and the rest. Mean and median are those of the uncorrected half row.
+    """
+    if row_dark == "none":
+        _correct(frames, out, dark, gain)
+        return np.zeros(len(frames), np.int64)
+    return np.asarray(_correct_rows(frames, out, dark, gain, row_dark == "median", pedestal))
+
+
+@numba.njit(nogil=True, cache=True)
+def _correct(frames, out, dark, gain):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    for f in range(frames.shape[0]):
+        for r in range(frames.shape[1]):
+            line, to, d, g = frames[f, r], out[f, r], dark[r], gain[r]
+            for c in range(line.size):
+                to[c] = (to.dtype.type(line[c]) - d[c]) * g[c]
+
+
+@numba.njit(nogil=True, cache=True)
+def _correct_rows(frames, out, dark, gain, median, pedestal):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    levelless = np.zeros(frames.shape[0], np.int64)
+    table = np.zeros(_WINDOW, np.int64)
+    middle = frames.shape[2] // 2
+    for f in range(frames.shape[0]):
+        for r in range(frames.shape[1]):
+            for first, stop in ((0, middle), (middle, frames.shape[2])):
+                if first == stop:
+                    continue
+                line, to = frames[f, r, first:stop], out[f, r, first:stop]
+                level = _median(line, pedestal, table) if median else _sum(line) / line.size
+                factor = pedestal / level
+                if not (level > 0 and factor < np.inf):  # also NaN
+                    factor = 1.0
+                    levelless[f] += 1
+                d, g, scale = dark[r, first:stop], gain[r, first:stop], to.dtype.type(factor)
+                for c in range(line.size):
+                    to[c] = (to.dtype.type(line[c]) - d[c]) * scale * g[c]
+    return levelless
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
+def _sum(line):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    """Sum in 64 bits, exact for integers, in any order so that it vectorises."""
+    total = 0.0
+    for c in range(line.size):
+        total += line[c]
+    return total
+
+
+@numba.njit(nogil=True, cache=True)
+def _median(line, pedestal, table):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    """Give the median, counted in a window of values where they are integers, and sorted where that fails."""
+    if line.dtype.type(0.5) > 0:  # real numbers; decided when it is compiled
+        return np.float64(np.median(line))
+    base = int(pedestal) - _WINDOW // 2
+    table[:] = 0
+    for c in range(line.size):
+        table[min(max(int(line[c]) - base, 0), _WINDOW - 1)] += 1
+    below, low = 0, -1
+    for k in range(_WINDOW):
+        below += table[k]
+        if low < 0 and below > (line.size - 1) // 2:
+            low = k
+        if below > line.size // 2:
+            if low > 0 and k < _WINDOW - 1:
+                return base + 0.5 * (low + k)
+            break
+    return np.float64(np.median(line))
+
+
+def value_histogram(frames: Array, grid: tuple[Int64Array, Int64Array], scale: tuple[float, float], out: Array) -> None:
+    """Add the number of pixels of each value to the histogram of their region.
+
+    Parameters
+    ----------
+    frames : shape (n, rows, columns)
+        NaN pixels are left out.
+    grid
+        Borders of the column spans (n_spans + 1,), and the number of the region of every row and span.
+    scale
+        Value of the middle of the first bin, and width of a bin; values beyond the ends go to the last bins.
+    out : shape (n_regions, n_bins), int64
+        Added to.
+    """
+    _value_histogram(frames, grid[0], grid[1], scale[0], 1 / scale[1], out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _value_histogram(frames, bounds, region, origin, per_bin, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    last = out.shape[1] - 1
+    for f in range(frames.shape[0]):
+        for r in range(frames.shape[1]):
+            for s in range(bounds.size - 1):
+                table = out[region[r, s]]
+                for c in range(bounds[s], bounds[s + 1]):
+                    place = (frames[f, r, c] - origin) * per_bin + 0.5
+                    if not np.isnan(place):
+                        table[int(min(max(place, 0.0), last))] += 1
+
+
+def row_histogram(frames: Array, first: int, bands: Int64Array, low: int, out: Int64Array) -> BoolArray:
+    """Add the values of one row per band and frame to histograms; row after row, so that all have their turn.
+
+    Parameters
+    ----------
+    frames : shape (n, rows, columns), integers
+    first
+        Number of the first frame; frame i shows row ``i modulo rows of the band``.
+    bands : shape (m, 4)
+        First and end row, first and end column.
+    low
+        Value of the first bin; values outside the bins are left out.
+    out : shape (n, m, n_bins), int64
+        Added to.
+
+    Returns
+    -------
+    constant : shape (n,)
+        Whether all pixels that were looked at have the same value.
+    """
+    return np.asarray(_row_histogram(frames, first, bands, low, out))
+
+
+@numba.njit(nogil=True, cache=True)
+def _row_histogram(frames, first, bands, low, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    constant = np.ones(frames.shape[0], np.bool_)
+    for f in range(frames.shape[0]):
+        seen = frames[f, bands[0, 0] + (first + f) % (bands[0, 1] - bands[0, 0]), bands[0, 2]]
+        for b in range(bands.shape[0]):
+            row = bands[b, 0] + (first + f) % (bands[b, 1] - bands[b, 0])
+            table = out[f, b]
+            for c in range(bands[b, 2], bands[b, 3]):
+                value = frames[f, row, c]
+                constant[f] &= value == seen
+                place = np.int64(value) - low
+                if 0 <= place < table.size:
+                    table[place] += 1
+    return constant
