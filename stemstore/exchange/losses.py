@@ -30,6 +30,12 @@ QUANTITIES = (
 )
 """Fields of the acquisition that are values of their own."""
 
+COUNTED = "n_events"
+"""What any file of events tells by itself."""
+
+UNSET: tuple[object, ...] = (None, [], "none")
+"""Values of fields that say nothing."""
+
 
 def losses(scan: CountedScan, target: Target, stored: StoredScan | None) -> list[str]:
     """List what is known of a scan and has no place in a format.
@@ -57,8 +63,11 @@ def _metadata(scan: CountedScan, target: Target) -> list[str]:
     values = [name for name in QUANTITIES if getattr(known.acquisition, name) is not None]
     found = [f"the calibration of the axes {', '.join(axes)}"] if axes else []
     found += [f"{', '.join(values)} of the acquisition"] if values else []
-    if known.counting is not None and "counting" not in target.carries:
-        found.append("rule and thresholds of the counting")
+    if known.counting is not None:
+        fields = [
+            name for name, value in known.counting if value not in UNSET and name not in {*target.carries, COUNTED}
+        ]
+        found += [f"{', '.join(fields)} of the counting"] if fields else []
     return found
 
 

@@ -242,4 +242,12 @@ def _files(destination: Path) -> list[Path]:
     return [destination]
 
 
-STEMPY = Target("stempy", (".h5", ".hdf5"), frozenset({"counting"}), _files, owned, check, write)
+STEMPY = Target(
+    "stempy",
+    (".h5", ".hdf5"),
+    frozenset({*ATTRIBUTES, "background_threshold", "n_sampled_frames"}),
+    _files,
+    owned,
+    check,
+    write,
+)

@@ -64,7 +64,7 @@ class Target:
     name, extensions
         As in ``to="…"``, and the usual extensions of a destination.
     carries
-        Fields of the metadata for which the format has a place.
+        Fields of the description of the counting for which the format has a place.
     files
         Files that an export to a destination consists of; the last one is what is opened.
     owned
