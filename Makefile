@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 DEMO ?= demo_output
+PEERS ?= $(VENV)/peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-all lint docs notebooks benchmark format clean help
+.PHONY: demo test test-all test-peers lint docs notebooks benchmark format clean help
 
 demo: $(VENV)/installed-view ## make a synthetic scan, analyse it, write a report (needs no data)
 	$(BIN)/stemstore demo $(DEMO)
@@ -21,6 +22,9 @@ test: lint ## linters, types, import contracts, schemas and the quick tests
 test-all: lint docs ## everything in test, and the slow tests, the notebooks and the documentation
 	$(PYTEST) -n $(JOBS)
 	$(PYTEST) --nbmake notebooks
+
+test-peers: $(VENV)/installed-test ## let stempy and LiberTEM, each in an environment of its own, open what is exported for them
+	STEMSTORE_TEST_PEERS=$(abspath $(PEERS)) $(PYTEST) tests/peers
 
 lint: $(VENV)/installed-test ## style, types, import contracts, JSON Schemas up to date
 	$(BIN)/ruff check .
