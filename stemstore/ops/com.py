@@ -12,7 +12,7 @@ from stemstore.kernels.detector_sums import DetectorSums
 from stemstore.kernels.moments import Moments
 from stemstore.ops.corrections import PixelCorrections, corrected, corrections_of, corrections_text
 from stemstore.ops.detectors import as_detector, axes_in
-from stemstore.ops.labels import intensity_of, labelled, parameters_text, recorded, scan_dims
+from stemstore.ops.labels import gathered, intensity_of, labelled, parameters_text, recorded, scan_dims
 from stemstore.ops.moved import MovedKernel
 from stemstore.ops.plane import ellipse_in, ellipse_text
 from stemstore.ops.reference import Reference
@@ -103,7 +103,7 @@ def center_of_mass(
     even = all(_evenly_spaced(axis) for axis in axes)
     pixels = corrections_of(image, corrections)
     known = recorded(image)
-    sums = _sums(image, partial(Moments, positions=None if even else axes, second=sigma), pixels, zero)
+    sums = gathered(_sums(image, partial(Moments, positions=None if even else axes, second=sigma), pixels, zero))
     total = sums[..., 0].astype(sum_dtype(image.dtype) if pixels is None else np.float64)
     there = total > 0
     if known is not None:

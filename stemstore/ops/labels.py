@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray
 
 DETECTOR_DIMS = ("ky", "kx")
+GATHERED_BYTES = 32 * 2**20
+"""Results of many tasks that are joined before arithmetic on them."""
 INHERITED = (
     "beam_energy_keV",
     "semi_convergence_angle_mrad",
@@ -74,6 +76,11 @@ def recorded(image: xr.DataArray) -> BoolArray | None:
         return None
     valid = image.coords["valid"].transpose(*scan_dims(image)).values
     return np.asarray(valid != 0)
+
+
+def gathered(result: Any) -> Any:
+    """Give a small result per position in few large blocks, so that arithmetic on it costs few tasks."""
+    return result.rechunk("auto", block_size_limit=GATHERED_BYTES)
 
 
 def without_missing(data: Any, image: xr.DataArray) -> Any:
