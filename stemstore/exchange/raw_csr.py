@@ -121,4 +121,13 @@ def _notes(scan: CountedScan) -> list[str]:
     return [f"the last {flyback} columns of the scan are flyback, which RAW_CSR cannot mark; flyback=False leaves them"]
 
 
-RAW_CSR = Target("raw-csr", (".toml",), frozenset(), _files, owned, check, write)
+RAW_CSR = Target(
+    name="raw-csr",
+    extensions=(".toml",),
+    carries=frozenset(),
+    headers=frozenset(),
+    files=_files,
+    owned=owned,
+    check=check,
+    write=write,
+)

@@ -34,6 +34,9 @@ PLANE, REPEATED = 2, 3  # scan axes that the format knows: (y, x), and (frame, y
 FLYBACK = 1
 """Columns that stempy takes for flyback where it is asked to leave them out."""
 
+MAX_ROWS = 256
+"""Rows of a position: beyond, the empty rows of all other positions outweigh the events of any scan."""
+
 NONFINITE = ("NaN", "Infinity", "-Infinity")
 
 ATTRIBUTES = {
@@ -83,6 +86,12 @@ def write(scan: CountedScan, files: list[Path], progress: Progress) -> tuple[int
     exposures = scan.n_frames // n_positions
     surplus = np.maximum(scan.most, 1).astype(np.int64) - 1
     slots = exposures + int(surplus.reshape(exposures, n_positions).sum(axis=0).max(initial=0))
+    if slots > max(MAX_ROWS, exposures):
+        msg = (
+            f"a position of {scan.url!r} would need {slots} rows, for a row of stempy lists a pixel once and pixels "
+            f"hold up to {scan.most.max()} electrons of a frame; at most {MAX_ROWS} are written, pass to='raw-csr'"
+        )
+        raise InputError(msg, url=scan.url, found=slots, expected=MAX_ROWS)
     progress.start("writing events", n_positions)
     n_events, empty = 0, np.empty(0, np.uint32)
     with _created(files[-1]) as file:
@@ -243,11 +252,12 @@ def _files(destination: Path) -> list[Path]:
 
 
 STEMPY = Target(
-    "stempy",
-    (".h5", ".hdf5"),
-    frozenset({*ATTRIBUTES, "background_threshold", "n_sampled_frames"}),
-    _files,
-    owned,
-    check,
-    write,
+    name="stempy",
+    extensions=(".h5", ".hdf5"),
+    carries=frozenset({*ATTRIBUTES, "background_threshold", "n_sampled_frames"}),
+    headers=frozenset({"version", "electron_counting", "user"}),
+    files=_files,
+    owned=owned,
+    check=check,
+    write=write,
 )

@@ -65,6 +65,8 @@ class Target:
         As in ``to="…"``, and the usual extensions of a destination.
     carries
         Fields of the description of the counting for which the format has a place.
+    headers
+        Keys of the original header that are written back.
     files
         Files that an export to a destination consists of; the last one is what is opened.
     owned
@@ -78,6 +80,7 @@ class Target:
     name: str
     extensions: tuple[str, ...]
     carries: frozenset[str]
+    headers: frozenset[str]
     files: Callable[[Path], list[Path]]
     owned: Callable[[Path], set[str]]
     check: Callable[[CountedScan], None]

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stemstore.progress import NoProgress
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stemstore._types import Array, Int64Array, UInt32Array
+    from stemstore.progress import Progress
     from stemstore.sources.contract import Events, EventSource
 
 BATCH_EVENTS = 2**20
@@ -70,8 +73,15 @@ def by_pixel(events: Events) -> tuple[Int64Array, UInt32Array, Int64Array]:
     return np.searchsorted(first, events.indptr), events.indices[first], np.diff(first, append=n)
 
 
-def multiplicity(source: EventSource) -> Array:
+def multiplicity(source: EventSource, progress: Progress | None = None) -> Array:
     """Count the electrons of the fullest pixel of every frame, in one pass over the events.
+
+    Parameters
+    ----------
+    source
+        The events.
+    progress
+        Receives the advance.
 
     Returns
     -------
@@ -80,8 +90,11 @@ def multiplicity(source: EventSource) -> Array:
     """
     n_frames = math.prod(source.scan_shape)
     most = np.zeros(n_frames, np.uint32)
+    progress = progress or NoProgress()
+    progress.start("looking for full pixels", n_frames)
     for start, stop, (events,) in in_batches(lambda a, b: [source.read_events(a, b)], n_frames):
         indptr, _, electrons = by_pixel(events)
         frame = np.repeat(np.arange(start, stop), np.diff(indptr))
         np.maximum.at(most, frame, electrons.astype(np.uint32))
+        progress.advance(stop - start)
     return most

@@ -1,5 +1,7 @@
 """A small counted store, with calibration and thresholds, whose scan and detector are not square."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def frames():
     return 10 * (counts > 0).astype(np.uint16) + np.arange(9, dtype=np.uint16) % 2
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def raw(tmp_path_factory, frames):
     """The frames as a file."""
     path = tmp_path_factory.mktemp("raw") / "scan.npy"
@@ -22,9 +24,15 @@ def raw(tmp_path_factory, frames):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store(raw):
     """Count the frames; of neighbours above the threshold the higher one, or else the first, is an event."""
     options = {"background_threshold": 5, "xray_threshold": 99, "beam_energy": 300, "scan_step": 0.5}
     stemstore.convert(raw, raw.with_name("counted.zarr"), count=True, **options)
     return raw.with_name("counted.zarr")
+
+
+@pytest.fixture
+def own_store(store, tmp_path_factory):
+    """Copy the store for a test that adds something to it."""
+    return shutil.copytree(store, tmp_path_factory.mktemp("own") / store.name)

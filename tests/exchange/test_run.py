@@ -62,11 +62,11 @@ def test_small_and_large_batches_write_the_same(tmp_path, store, ending, monkeyp
     np.testing.assert_array_equal(first.indices, second.indices)
 
 
-def test_report_lists_what_has_no_place(tmp_path, store):
+def test_report_lists_what_has_no_place(tmp_path, own_store):
     """Calibration and history are named for both formats, the thresholds only for the one that cannot hold them."""
-    save_calibration({"mask": np.ones((7, 9), bool), "scan_rotation": 3}, store)
-    stemstore.save(stemstore.mean_pattern(stemstore.open(store)), store, "mean")
-    stempy, csr = (export(store, tmp_path / ending) for ending in ENDINGS)
+    save_calibration({"mask": np.ones((7, 9), bool), "scan_rotation": 3}, own_store)
+    stemstore.save(stemstore.mean_pattern(stemstore.open(own_store)), own_store, "mean")
+    stempy, csr = (export(own_store, tmp_path / ending) for ending in ENDINGS)
     expected = [
         "the calibration of the axes y, x",
         "beam_energy of the acquisition",

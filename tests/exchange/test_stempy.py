@@ -90,6 +90,15 @@ def test_several_electrons_in_a_pixel_take_further_rows(tmp_path):
     np.testing.assert_array_equal(read.sum(axis=0), counts.sum(axis=0))
 
 
+def test_more_electrons_than_rows(tmp_path):
+    """Counts that would fill the file with empty rows are refused before it is made."""
+    counts = np.zeros((1, 2, 2, 2), int)
+    counts[0, 0, 0, 0] = 300
+    with pytest.raises(InputError, match=r"would need 300 rows, .* at most 256 are written, pass to='raw-csr'"):
+        written(tmp_path / "a.h5", counts)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("shape", "text"), [((6,), "is a flat stack of frames"), ((2, 2, 2, 2), "is a series of scans")]
 )
