@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 _MAX_PIXELS = 2**30  # row numbers by multiplication and shift fit 63 bits up to here
 
+MOST_LABELS = 64
+"""Different weights of pixels up to which electrons are counted first and weighted last."""
+
+SAMPLE = 4096
+"""Pixels that are looked at first, to tell weights that all differ."""
+
 Masks: TypeAlias = "tuple[Array, Int64Array, Int64Array]"
 """Prepared masks: label of every pixel, pairs (label, mask), and (number of labels, number of masks)."""
 
-Weights: TypeAlias = "tuple[FloatArray]"
-"""Prepared weights: one row per pixel, one column per mask."""
+Weights: TypeAlias = "tuple[Array, FloatArray]"
+"""Prepared weights, one column per mask: one row per pixel and no labels, or the label of every pixel and its row."""
 
 Region: TypeAlias = "tuple[Array, Int64Array]"
 """Prepared region for moments: membership of every pixel (empty: all), and (rows, columns, multiplier, shift)."""
@@ -62,7 +68,7 @@ def prepare_weights(weights: Array) -> Weights:
     Returns
     -------
     prepared
-        Plain array in a tuple; picklable.
+        Plain arrays; picklable.
 
     Raises
     ------
@@ -70,7 +76,25 @@ def prepare_weights(weights: Array) -> Weights:
         The weights are not a stack of real numbers.
     """
     values = real_weights(weights)
-    return (np.ascontiguousarray(values.reshape(len(values), values.shape[1] * values.shape[2]).T),)
+    rows = np.ascontiguousarray(values.reshape(len(values), values.shape[1] * values.shape[2]).T)
+    few = _different(rows) if rows.shape[1] > 1 else None
+    return (np.zeros(0, np.uint8), rows) if few is None else few
+
+
+def _different(rows: FloatArray) -> Weights | None:
+    """Give label and row of every pixel; None where there are more than `MOST_LABELS` rows, or one is not finite.
+
+    Rows are told apart by a random projection, which is checked.
+    """
+    direction = np.random.default_rng(0).random(rows.shape[1])
+    projected = rows @ direction
+    sample = projected[:: max(1, len(projected) // SAMPLE)]
+    if not np.isfinite(projected).all() or len(np.unique(sample)) > MOST_LABELS:
+        return None
+    _, first, labels = np.unique(projected, return_index=True, return_inverse=True)
+    if len(first) > MOST_LABELS or not (rows[first][labels.reshape(-1)] == rows).all():
+        return None
+    return labels.reshape(-1).astype(np.uint8), rows[first]
 
 
 def prepare_region(detector: tuple[int, int], mask: BoolArray | None = None) -> Region:

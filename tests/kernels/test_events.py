@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stemstore.errors import CorruptDataError, InputError
-from stemstore.kernels import events, frames
+from stemstore.kernels import event_sums, events, frames
 
 WIDE = (300, 500)  # 150 000 pixels: gaps beyond 65535 and 131070 occur
 
@@ -178,13 +178,39 @@ def test_real_outputs():
     assert total.tolist() == [[0, 2, 0], [0, 0, 1]]
 
 
-def test_frames_longer_than_the_scratch():
-    """Several weights on a frame of many events, after a short one."""
+@settings(deadline=None, max_examples=50)
+@given(scan=scans(), data=st.data())
+def test_weights_that_all_differ(scan, data):
+    """Weights are looked up tile by tile, whatever the tile: gaps and escapes reach over its borders."""
+    detector, lists, local, place = scan
+    n_masks, n_pixels = data.draw(st.integers(2, 5)), detector[0] * detector[1]
+    weights = (np.arange(n_masks * n_pixels) * 7919 % 1000 - 300.0).reshape(n_masks, *detector)
+    prepared = events.prepare_weights(weights)
+    assert (prepared[0].size > 0) == (n_pixels <= 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_sums, "TILE_BYTES", data.draw(st.sampled_from([1, 1000, 2**16])))
+        patch.setattr(event_sums, "EVENTS_PER_TILE", data.draw(st.integers(0, 1)) / 100)
+        out, expected = np.zeros((2, 4, n_masks))
+        events.weighted_sums(*coded(lists), local, out, place, prepared)
+    frames.weighted_sums(dense(lists, detector), local, expected, place, frames.prepare_weights(weights))
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_many_events_under_several_weights():
+    """A frame of many events beside one of few."""
     lists = [[1, 2], list(range(3000)) * 2]
     weights = np.random.default_rng(0).integers(-5, 6, (3, 50, 60))
     out = np.zeros((2, 3))
     events.weighted_sums(*coded(lists), [0, 1], out, [0, 1], events.prepare_weights(weights))
     assert out.tolist() == [(weights.reshape(3, -1)[:, f]).sum(axis=1).tolist() for f in lists]
+
+
+def test_weights_that_are_not_finite():
+    """Infinite and missing weights reach the frames that have an electron there, and no others."""
+    weights = np.array([[[np.inf, 1.0, np.nan]], [[1.0, 2.0, 3.0]]])
+    out = np.zeros((3, 2))
+    events.weighted_sums(*coded([[1], [0], [2]]), [0, 1, 2], out, [0, 1, 2], events.prepare_weights(weights))
+    np.testing.assert_array_equal(out, [[1, 2], [np.inf, 1], [np.nan, 3]])
 
 
 @pytest.mark.parametrize("detector", [(1, 1), (37, 1), (1, 997), (331, 577), (2, 2**28), (2**15, 2**15)])
