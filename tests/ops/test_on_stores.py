@@ -14,8 +14,13 @@ from stemstore.conversion.plan import CountedPlan, DensePlan
 from stemstore.conversion.run import Job, describe
 from stemstore.conversion.run import write as convert_planned
 from stemstore.conversion.summary import BrightField
+from stemstore.ops.bright_field import bright_field_stack
+from stemstore.ops.dose import thin
+from stemstore.ops.recenter import recenter
+from stemstore.ops.sparse_blocks import to_sparse
 from stemstore.progress import NoProgress
 from stemstore.scan.calibration import Calibration
+from stemstore.scan.lazy import selection_of
 from stemstore.scan.open import build
 from stemstore.sources import streaming
 from stemstore.sources.streaming import scan_source
@@ -147,6 +152,8 @@ def results(ds, mask):
         "cells": stemstore.polar_profile(image, 3, bins=2).values,
         "speckle": stemstore.radial_variance(image, bins=2).values,
         "boxes": stemstore.bin_detector(image, (min(2, image.sizes["ky"]), 1), partial="keep").values,
+        "images": bright_field_stack(image, mask, bin=(1, min(2, image.sizes["kx"]))).values,
+        "sparse": to_sparse(image).todense(),
         "map": stemstore.map_frames(image, lambda frame: float(frame.max()) + frame.sum()).values,
     }
     if bool((ds.valid > 0).any()):
@@ -157,6 +164,10 @@ def results(ds, mask):
             ).values
         }
         found |= {"variance": stemstore.variance_pattern(image, roi=image.valid > 0).values}
+    if selection_of(image.data) is not None:  # NumPy, not the lazy array, mixes numbers and lists in one index
+        moved = recenter(image, axis)
+        found |= {"recentred": moved.intensity.values, "lost": moved.lost.values}
+        found["thinned"] = thin(image, 0.6, counting=True).values
     if image.dims[:-2] == ("y", "x"):
         found["binned"] = stemstore.bin_scan(image, (1, min(2, image.sizes["x"]))).values
     return found
