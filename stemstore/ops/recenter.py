@@ -13,7 +13,7 @@ from stemstore.ops.plane import DIMS
 from stemstore.scan.altered import Altering
 from stemstore.scan.blocks import map_kernel
 from stemstore.scan.coordinates import pixel_axis
-from stemstore.scan.lazy import ScanArray, selection_of
+from stemstore.scan.lazy import selection_of
 from stemstore.scan.origins import ORIGIN
 from stemstore.scan.points import Frames
 from stemstore.scan.recentred import Leaving, Shifts, recentred
@@ -51,8 +51,7 @@ def recenter(scan: Any, origin: Any = None) -> xr.Dataset:
     ------
     InputError
         There is no origin, or it has another shape than the scan, is not finite where a frame was recorded, or lies far
-        outside the detector; a position is selected several times with different origins; or the axes of an array that
-        is no plain selection of a scan have gaps on the detector.
+        outside the detector; or an array that is no plain selection of a scan has gaps along a detector axis.
 
     Notes
     -----
@@ -94,8 +93,7 @@ def _moved(image: xr.DataArray, moves: Int64Array) -> tuple[Any, Int64Array]:
     """Move frames by stored pixels; gives the moves in pixels of the array as well."""
     found = selection_of(image.data)
     if found is not None:
-        source, selection = found
-        return ScanArray(recentred(source, selection, moves), selection), moves
+        return recentred(*found, moves), moves
     for number, name in enumerate(DIMS):
         steps = np.diff(pixel_axis(image, name))
         if len(steps) and not ((steps == 1).all() or (steps == -1).all()):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
 from stemstore.kernels.shifting import leaving_frames, shift_events, shift_frames
 from stemstore.scan.altered import AlteredSource
+from stemstore.scan.lazy import ScanArray
+from stemstore.scan.points import PointSource
+from stemstore.selection import Selection
 
 if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
     from stemstore.scan.lazy import ScanSource
-    from stemstore.selection import Selection
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +50,7 @@ class Shifts:
         return shift_frames(block, local, numbers)
 
 
-def recentred(source: ScanSource, selection: Selection, moves: Int64Array) -> AlteredSource:
+def recentred(source: ScanSource, selection: Selection, moves: Int64Array) -> ScanArray:
     """Move the selected frames of a source; the others stay.
 
     Parameters
@@ -58,24 +60,20 @@ def recentred(source: ScanSource, selection: Selection, moves: Int64Array) -> Al
     moves : shape (…scan, 2)
         Of the selected positions, along ky and kx.
 
-    Raises
-    ------
-    InputError
-        A position is selected several times, with different moves.
+    Returns
+    -------
+    array
+        The selection, moved. A position that is selected several times with different moves is a frame for each.
     """
-    flat = selection.flat_positions()
-    own = moves.reshape(-1, 2)
-    table = np.zeros((int(np.prod(source.shape[:-2])), 2), np.int64)
+    flat, own = selection.flat_positions(), moves.reshape(-1, 2)
+    table = np.zeros((math.prod(source.shape[:-2]), 2), np.int64)
     table[flat] = own
-    differing = np.flatnonzero((table[flat] != own).any(axis=1))
-    if len(differing):
-        where = tuple(int(i) for i in np.unravel_index(flat[differing[0]], source.shape[:-2]))
-        msg = (
-            f"stored position {where} is selected several times with origins that differ; select every position once, "
-            "recentre, and repeat positions after that"
-        )
-        raise InputError(msg, key="origin", position=where)
-    return AlteredSource(source, Shifts(table))
+    if (table[flat] != own).any():
+        kept = tuple(n for n, is_kept in zip(selection.scan_lengths, selection.kept, strict=False) if is_kept)
+        source, table = PointSource(source, flat.reshape(kept)), own
+        axes = (*(range(n) for n in kept), *selection.detector)
+        selection = Selection(source.shape, axes, (True,) * len(axes))
+    return ScanArray(AlteredSource(source, Shifts(np.ascontiguousarray(table))), selection)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -134,14 +134,20 @@ def test_maps_on_detector_pixels_are_left_out(scan, walk):
     assert set(result.data_vars) == {"intensity", "lost", "image"}
 
 
-def test_repeated_positions_with_different_origins(scan):
-    """One stored frame cannot move by two distances; the error names it."""
-    twice = scan.isel(x=[2, 2])
-    axis = np.full((11, 2), REST[0]), np.full((11, 2), REST[1])
-    assert recenter(twice, axis).intensity.shape[1] == 2
+def test_repeated_positions_with_different_origins(scan, counts):
+    """A position that is selected twice may move by two distances."""
+    twice = scan.isel(y=slice(None, None, -1), x=[2, 2, 0])
+    axis = np.full((11, 3), REST[0]), np.full((11, 3), REST[1])
     axis[0][7, 1] += 2
-    with pytest.raises(InputError, match=r"stored position \(7, 2\) is selected several times"):
-        recenter(twice, axis)
+    result = recenter(twice, axis)
+    assert isinstance(result.intensity.data, ScanArray)
+    expected = counts[::-1, [2, 2, 0]]
+    expected[7, 1, :-2] = expected[7, 1, 2:]
+    expected[7, 1, -2:] = 0
+    np.testing.assert_array_equal(result.intensity, expected)
+    np.testing.assert_array_equal(stemstore.mean_pattern(result), expected.mean((0, 1)))
+    lost = int(result.lost[7, 1]), int(result.lost.sum())
+    assert lost == (counts[3, 2, :2].sum(),) * 2
 
 
 def test_a_descan_that_was_fitted(scan_with_descan):
