@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from stemstore.cli import options
+from stemstore.cli import counting, options
 from stemstore.cli.output import notify, print_facts, print_json, times_text
 from stemstore.cli.progress import shown
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
+from stemstore.errors import ScanWarning
 
 EXAMPLE = "stemstore convert scan_42/ scan_42.zarr --count --scan-step '0.5 nm'"
-COUNTING = "Counting"
 COUNTED_ITEMSIZE = 2  # bytes of the pixels that events are compared with
-
-
-class Rule(StrEnum):
-    """Counting rules."""
-
-    stemstore = "stemstore"
-    stempy = "stempy"
 
 
 class Profile(StrEnum):
@@ -46,25 +40,18 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     flyback: options.Flyback = None,
     format_version: options.FormatVersion = None,
     option: options.Option = None,
-    count: Annotated[
-        bool | None,
-        options.setting(
-            "--count/--no-count", "Store electron events, or frames; by default as the source is.", COUNTING
-        ),
-    ] = None,
-    rule: Annotated[Rule, options.setting("--rule", "Counting rule.", COUNTING)] = Rule.stemstore,
-    background_threshold: Annotated[
-        float | None, options.setting("--background-threshold", "In ADU; estimated otherwise.", COUNTING)
-    ] = None,
-    xray_threshold: Annotated[
-        float | None, options.setting("--xray-threshold", "In ADU; estimated otherwise.", COUNTING)
-    ] = None,
-    background_sigma: Annotated[
-        float, options.setting("--background-sigma", "Background threshold above the noise peak, in widths.", COUNTING)
-    ] = 5.0,
-    xray_sigma: Annotated[
-        float, options.setting("--xray-sigma", "X-ray threshold above the mean, in standard deviations.", COUNTING)
-    ] = 175.0,
+    count: counting.Count = None,
+    rule: counting.CountingRule = counting.Rule.stemstore,
+    background_threshold: counting.Background = None,
+    xray_threshold: counting.XRay = None,
+    background_sigma: counting.BackgroundSigma = 5.0,
+    xray_sigma: counting.XRaySigma = 175.0,
+    threshold: counting.Threshold = None,
+    false_events_per_frame: counting.FalseEvents = None,
+    dark: counting.Dark = None,
+    gain: counting.Gain = None,
+    row_dark: counting.RowDarkBy = counting.RowDark.none,
+    bad_pixels: counting.BadPixels = None,
     beam_energy: options.BeamEnergy = None,
     semi_convergence_angle: options.Convergence = None,
     scan_step: options.ScanStep = None,
@@ -102,10 +89,16 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     )
     limits: dict[str, Any] = {
         "rule": rule.value,
-        "background_threshold": background_threshold,
-        "xray_threshold": xray_threshold,
+        "background_threshold": counting.parse_levels(background_threshold, "--background-threshold"),
+        "xray_threshold": counting.parse_levels(xray_threshold, "--xray-threshold"),
         "background_sigma": background_sigma,
         "xray_sigma": xray_sigma,
+        "threshold": None if threshold is None else threshold.value,
+        "false_events_per_frame": false_events_per_frame,
+        "dark": dark,
+        "gain": gain,
+        "row_dark": row_dark.value,
+        "bad_pixels": bad_pixels,
     }
     job: dict[str, Any] = {
         "reader": reader,
@@ -121,7 +114,8 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
         return
     from stemstore.conversion.run import convert
 
-    with shown(progress) as display:
+    with shown(progress) as display, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScanWarning)  # the report has them all
         report = convert(source, destination, overwrite=overwrite, progress=display, **limits, **job, **given)
     for text in report.warnings:
         notify(f"warning: {text}")
@@ -175,7 +169,7 @@ def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, A
         "workers": made.workers,
         "memory": made.memory,
         "frames": document.frames.model_dump(),
-        "warnings": list(made.source.metadata.warnings),
+        "warnings": [*made.source.metadata.warnings, *prepared.found],
     }
 
 
@@ -207,7 +201,7 @@ def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
         ("memory", f"{format_size(found['memory'])} with {found['workers']} threads"),
     ]
     if found["thresholds"] is not None:
-        rows.append(("thresholds", _thresholds_text(found["thresholds"])))
+        rows.append(("thresholds", counting.thresholds_text(found["thresholds"])))
     print_facts(rows)
     for text in found["warnings"]:
         notify(f"warning: {text}")
@@ -227,13 +221,8 @@ def _report_facts(report: Any) -> list[tuple[str, str]]:
         recorded = max(1, report.frames["valid"] + report.frames["partial"])
         rows.append(("electrons", f"{report.n_events}, {report.n_events / recorded:.4g} per frame"))
     if report.thresholds is not None:
-        rows.append(("thresholds", _thresholds_text(report.thresholds)))
+        rows.append(("thresholds", counting.thresholds_text(report.thresholds)))
     return rows
-
-
-def _thresholds_text(found: dict[str, Any]) -> str:
-    upper = "none" if found["xray"] is None else f"{found['xray']:.4g} ADU"
-    return f"background {found['background']:.4g} ADU, X-ray {upper}"
 
 
 def _by(shape: Any) -> str:

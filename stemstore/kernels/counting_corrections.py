@@ -74,9 +74,10 @@ def _correct_rows(frames, out, dark, gain, median, pedestal):  # type: ignore[no
                     continue
                 line, to = frames[f, r, first:stop], out[f, r, first:stop]
                 level = _median(line, pedestal, table) if median else _sum(line) / line.size
-                factor = pedestal / level
-                if not (level > 0 and factor < np.inf):  # also NaN
-                    factor = 1.0
+                factor = 1.0
+                if level > 0:  # NaN is not
+                    factor = pedestal / level
+                else:
                     levelless[f] += 1
                 d, g, scale = dark[r, first:stop], gain[r, first:stop], to.dtype.type(factor)
                 for c in range(line.size):

@@ -192,3 +192,52 @@ def test_calibration_is_stored(document, store):
     assert (axes["y"]["step"], axes["y"]["unit"], axes["y"]["source"]) == (0.5, "nm", "user")
     assert axes["kx"]["unit"] == "1/angstrom"
     assert axes["kx"]["step"] == pytest.approx(1e-3 / 0.0196875, rel=1e-4)  # angle over the wavelength at 300 kV
+
+
+@pytest.fixture
+def camera(tmp_path):
+    """Write frames with a pedestal of 20.5, a dark image and a gain image; give their paths."""
+    rng = np.random.default_rng(7)
+    frames = np.rint(rng.normal(20.5, 1.8, (8, 8, 24, 24))).astype(np.uint16)
+    frames[..., 5, 7] += 100
+    paths = [tmp_path / f"{name}.npy" for name in ("frames", "dark", "gain", "bad")]
+    bad = np.zeros((24, 24), bool)
+    bad[20, 20] = True
+    for path, values in zip(paths, (frames, np.full((24, 24), 20.25), np.ones((24, 24)), bad), strict=True):
+        np.save(path, values)
+    return paths
+
+
+def test_every_option_of_counting(document, call, camera, tmp_path):
+    """References, regions and false events have the names of the library; store and report tell what was used."""
+    raw, dark, gain, bad = camera
+    images = ["--dark", dark, "--gain", gain, "--bad-pixels", bad, "--row-dark", "median"]
+    choice = ["--rule", "stempy", "--threshold", "half-row", "--false-events-per-frame", "0.01", "--profile", "small"]
+    target = tmp_path / "c.zarr"
+    found = document("convert", raw, target, "--count", *images, *choice, "--xray-threshold", "inf")
+    assert len(found["thresholds"]["background"]) == 2
+    assert found["n_events"] == pytest.approx(64, abs=3)
+    (entry,) = document("info", target)["document"]["history"]
+    expected = {"dark": str(dark), "gain": str(gain), "row_dark": "median", "rule": "stempy", "threshold": "half-row"}
+    assert {name: entry["parameters"][name] for name in expected} == expected
+    assert entry["parameters"]["profile"] == "small"
+
+
+def test_thresholds_of_every_region(call, document, camera, tmp_path):
+    """Several numbers are for as many regions, and anything else is a wrong argument."""
+    limits = ["--xray-threshold", "900", "--threshold", "half-row"]
+    found = document("convert", camera[0], tmp_path / "c.zarr", "--count", "--background-threshold", "40,50", *limits)
+    assert found["thresholds"]["background"] == [40, 50]
+    for text, message in (("40,50,60", "3 values for 2 regions"), ("40,high", "give 2 numbers"), ("nan", "in ADU")):
+        given = ["--count", "--background-threshold", text, *limits]
+        result = call("convert", camera[0], tmp_path / "d.zarr", *given)
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
+
+
+def test_doubts_are_told_once(call, camera, tmp_path):
+    """A threshold inside the noise is warned of on standard error; the result stays on standard output."""
+    result = call("convert", camera[0], tmp_path / "c.zarr", "--count", "--background-sigma", "2")
+    assert result.exit_code == 0
+    assert result.stderr.count("noise alone is expected to make") == 1
+    assert "noise alone makes" in result.stdout

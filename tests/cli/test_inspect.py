@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 
 def test_raw_file(call, raw):
     """A raw file shows its format, scan, detector and size."""
@@ -83,3 +86,13 @@ def test_unknown_reader_option_is_exit_2(call, raw):
     result = call("inspect", raw, "--flyback", "1")
     assert result.exit_code == 2
     assert "has no option 'flyback_columns'" in result.stderr
+
+
+def test_plot(document, tmp_path):
+    """A picture of the noise is written beside the facts, which hold the fit."""
+    frames = np.rint(np.random.default_rng(3).normal(30, 2, (4, 4, 24, 24))).astype(np.uint16)
+    np.save(tmp_path / "noise.npy", frames)
+    found = document("inspect", tmp_path / "noise.npy", "--plot", tmp_path / "fit.svg")
+    assert found["thresholds"]["pedestal_mean"] == pytest.approx(30, abs=0.2)
+    assert found["occupancy"] < 1e-3
+    assert b"<svg" in (tmp_path / "fit.svg").read_bytes()
