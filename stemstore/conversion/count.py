@@ -140,7 +140,7 @@ class Counter:
         warned, noted
             One line for each oddity; what stated thresholds bring with them is noted and not warned of.
         """
-        from stemstore.conversion.watch import FALSE_SHARE, false_text
+        from stemstore.conversion.watch import false_texts
 
         watch, chosen = self.watch, self.thresholds
         if watch is None:
@@ -151,8 +151,7 @@ class Counter:
         per_frame = n_events / max(1, math.prod(self.source.scan_shape))
         if chosen.false_events_per_frame is None and self.done.nothing and isinstance(chosen.background, float):
             false = watch.false_events(chosen.background)
-            if false is not None and false > FALSE_SHARE * per_frame:
-                texts.append(false_text(false, per_frame))
+            texts += [] if false is None else false_texts(false, per_frame)
         return drift, texts, crowded if chosen.stated else []
 
 

@@ -12,7 +12,7 @@ from stemstore.conversion.count import BATCH_BYTES, CORRECTED_BYTES, Counter
 from stemstore.conversion.sampling import sampled_frames
 from stemstore.conversion.summary import DARK_FROM, BrightField
 from stemstore.conversion.watch import Watch, doubts
-from stemstore.errors import InputError
+from stemstore.errors import CorruptDataError, InputError
 from stemstore.memory import fitting_workers
 from stemstore.sources.contract import Events, EventSource, FrameSource
 
@@ -185,5 +185,12 @@ def sample_events(source: Any, events: EventSource | Counter) -> tuple[float, Ar
     chosen = np.unique(((np.arange(OCCUPANCY_SAMPLE) + 0.5) * n_frames / OCCUPANCY_SAMPLE).astype(np.int64))
     parts: list[Events] = [events.read_events(number, number + 1) for number in chosen.tolist()]
     indices = np.concatenate([part.indices for part in parts])
-    pattern = np.bincount(indices, minlength=math.prod(source.frame_shape)).reshape(source.frame_shape)
+    n_pixels = math.prod(source.frame_shape)
+    if len(indices) and int(indices.max()) >= n_pixels:
+        msg = (
+            f"the source has an event in pixel {int(indices.max())} of a detector of {source.frame_shape} with "
+            f"{n_pixels} pixels; check the frame shape that was stated, or restore the file"
+        )
+        raise CorruptDataError(msg, found=int(indices.max()), expected=n_pixels)
+    pattern = np.bincount(indices, minlength=n_pixels).reshape(source.frame_shape)
     return len(indices) / len(parts), pattern.astype(np.float64)

@@ -32,7 +32,7 @@ DRIFT = 0.25  # widths of the noise; a drift of one width changes the false even
 CROWDED = 0.3  # share of candidates that no counted frame should have
 SATURATED = 0.001  # share of pixels at or above the upper limit that is worth a word
 XRAY_DISTANCE = 60.0  # widths of the noise above the pedestal; one electron leaves up to about 50
-FALSE_SHARE = 0.02  # share of false events among all
+FALSE_SHARE, FALSE_LEAST = 0.02, 0.01  # share of false events among all, and number per frame, worth a word
 
 
 def doubts(thresholds: Thresholds, events_per_frame: float) -> list[str]:
@@ -46,9 +46,8 @@ def doubts(thresholds: Thresholds, events_per_frame: float) -> list[str]:
         Mean of a sample, false ones included.
     """
     texts = []
-    false = thresholds.false_events_per_frame
-    if false is not None and false > FALSE_SHARE * events_per_frame:
-        texts.append(false_text(false, events_per_frame))
+    if thresholds.false_events_per_frame is not None:
+        texts += false_texts(thresholds.false_events_per_frame, events_per_frame)
     for entry in thresholds.regions:
         if entry.peak is None or entry.xray > entry.peak.mean + XRAY_DISTANCE * entry.peak.width:
             continue
@@ -60,12 +59,12 @@ def doubts(thresholds: Thresholds, events_per_frame: float) -> list[str]:
     return texts
 
 
-def false_text(false: float, events_per_frame: float) -> str:
-    """Say how many events are none."""
-    return (
-        f"noise alone is expected to make {false:.3g} of about {events_per_frame:.3g} events per frame; raise "
-        "background_sigma= or give false_events_per_frame="
-    )
+def false_texts(false: float, events_per_frame: float) -> list[str]:
+    """Tell how many events are none, where they are many."""
+    if false <= max(FALSE_LEAST, FALSE_SHARE * events_per_frame):
+        return []
+    text = f"noise alone is expected to make {false:.3g} of about {events_per_frame:.3g} events per frame"
+    return [f"{text}; raise background_sigma= or give false_events_per_frame="]
 
 
 @dataclass(slots=True)
@@ -152,19 +151,19 @@ class Watch:
     def findings(self) -> list[str]:
         """Tell what was odd, one line each."""
         meaning = {
-            "dead": "frames have one value in all pixels; they hold no electrons",
-            "saturated": "frames have more than 0.1 % of their pixels at or above the X-ray threshold",
-            "levelless": "frames have half rows without a level, which row_dark left as they were",
+            "dead": "frames with one value in all pixels, which hold no electrons",
+            "saturated": "frames with more than 0.1 % of their pixels at or above the X-ray threshold",
+            "levelless": "frames with half rows without a level, which row_dark left as they were",
         }
         return [line for what, text in meaning.items() for line in self._told(what, text)]
 
     def crowded(self) -> list[str]:
         """Tell of frames in which too many pixels pass for electrons: no line, or one."""
-        text = "frames have more than 30 % of their pixels between the thresholds; check the thresholds"
+        text = "frames with more than 30 % of their pixels between the thresholds, which may be too low"
         return self._told("crowded", text)
 
     def _told(self, what: str, text: str) -> list[str]:
-        return [f"{self.sums[what]} {text} (first: frame {self.first[what]})"] if what in self.sums else []
+        return [f"{text}: {self.sums[what]} (first: frame {self.first[what]})"] if what in self.sums else []
 
     def false_events(self, background: float) -> float | None:
         """Expect so many false events per frame from the noise that was seen; None where too little was seen."""
