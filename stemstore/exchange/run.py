@@ -134,7 +134,8 @@ def export(
     -----
     Memory: about a million events at a time and, of a store, 64 MiB of decoded blocks, some 130 MB in all, and 4 bytes
     per frame. The events are read twice where it is not known beforehand that no pixel holds several electrons of a
-    frame. Files appear under their names when all of them are finished.
+    frame. Files appear under their names when all of them are finished; a process that is killed leaves a hidden folder
+    ``.….part-…`` beside them, which may be removed.
 
     Examples
     --------

@@ -252,6 +252,29 @@ def test_device_that_refuses_leaves_nothing_behind(tmp_path, store, ending):
     assert contents(tmp_path) == []
 
 
+KILLED = """
+import os, signal, sys
+from stemstore.exchange.run import export
+class Killing:
+    def start(self, what, total): pass
+    def advance(self, steps=1): os.kill(os.getpid(), signal.SIGKILL)
+export(sys.argv[1], sys.argv[2], overwrite=True, progress=Killing())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is Unix's")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_killed_export_changes_nothing_under_the_name(tmp_path, store, ending):
+    """A process killed in the middle leaves what was there, and a hidden folder beside it."""
+    export(store, tmp_path / ending)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    command = [sys.executable, "-c", KILLED, str(store), str(tmp_path / ending)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -9
+    (left,) = (path for path in tmp_path.iterdir() if path.name not in before)
+    assert left.name.startswith(f".{ending}.part-")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
 def test_progress_counts_positions(tmp_path, store):
     """The progress protocol sees as many steps as it was promised."""
     seen = []
