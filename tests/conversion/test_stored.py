@@ -167,3 +167,18 @@ def test_what_cannot_be_converted(tmp_path, dense, counted):
     with pytest.raises(ConversionIncompleteError, match="nothing proves that it is whole"):
         stemstore.convert(dense, tmp_path / "b.zarr")
     assert not (tmp_path / "b.zarr").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.float32])
+def test_any_pixels_that_can_be_counted(tmp_path, camera_frames, dtype):
+    """A dense store of any pixel type gives the events of its raw file."""
+    np.save(tmp_path / "a.npy", camera_frames.clip(max=255).astype(dtype))
+    stemstore.convert(tmp_path / "a.npy", tmp_path / "dense.zarr")
+    limits = {"count": True, "background_threshold": 40, "xray_threshold": 250}
+    found = []
+    for source in ("a.npy", "dense.zarr"):
+        stemstore.convert(tmp_path / source, tmp_path / f"{source}.counted.zarr", **limits)
+        found.append(open_store(tmp_path / f"{source}.counted.zarr").read_events(0, 42))
+    np.testing.assert_array_equal(found[0].indptr, found[1].indptr)
+    np.testing.assert_array_equal(found[0].indices, found[1].indices)
+    assert len(found[0].indices) > 100
