@@ -78,20 +78,18 @@ def write(scan: CountedScan, files: list[Path], progress: Progress) -> tuple[int
     Returns
     -------
     n_events, notes
+
+    Raises
+    ------
+    InputError
+        A position would need more than `MAX_ROWS` rows for several electrons in a pixel.
     """
     import h5py
 
     *_, ny, nx = scan.scan_shape
     n_positions = ny * nx
     exposures = scan.n_frames // n_positions
-    surplus = np.maximum(scan.most, 1).astype(np.int64) - 1
-    slots = exposures + int(surplus.reshape(exposures, n_positions).sum(axis=0).max(initial=0))
-    if slots > max(MAX_ROWS, exposures):
-        msg = (
-            f"a position of {scan.url!r} would need {slots} rows, for a row of stempy lists a pixel once and pixels "
-            f"hold up to {scan.most.max()} electrons of a frame; at most {MAX_ROWS} are written, pass to='raw-csr'"
-        )
-        raise InputError(msg, url=scan.url, found=slots, expected=MAX_ROWS)
+    slots = _rows_per_position(scan, exposures)
     progress.start("writing events", n_positions)
     n_events, empty = 0, np.empty(0, np.uint32)
     with _created(files[-1]) as file:
@@ -115,6 +113,19 @@ def write(scan: CountedScan, files: list[Path], progress: Progress) -> tuple[int
             progress.advance(stop - start)
         lost = _write_metadata(file, scan)
     return n_events, _notes(scan, exposures, slots) + lost
+
+
+def _rows_per_position(scan: CountedScan, exposures: int) -> int:
+    """Rows for the frames of a position, and those that the fullest position needs behind them."""
+    surplus = np.maximum(scan.most, 1).astype(np.int64).reshape(exposures, -1) - 1
+    slots = exposures + int(surplus.sum(axis=0).max(initial=0))
+    if slots > max(MAX_ROWS, exposures):
+        msg = (
+            f"a position of {scan.url!r} would need {slots} rows, for a row of stempy lists a pixel once and pixels "
+            f"hold up to {scan.most.max()} electrons of a frame; at most {MAX_ROWS} are written, pass to='raw-csr'"
+        )
+        raise InputError(msg, url=scan.url, found=slots, expected=MAX_ROWS)
+    return slots
 
 
 def owned(path: Path) -> set[str]:
