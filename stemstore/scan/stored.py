@@ -222,7 +222,8 @@ def open_source_or_store(
 
 def store_of(source: Any) -> StoredScan | None:
     """Give the store that a source reads; None for raw files."""
-    return getattr(source.source if isinstance(source, FramesOfEvents) else source, "scan", None)
+    inner = source.source if isinstance(source, FramesOfEvents) else source
+    return inner.scan if isinstance(inner, (FramesOfStore, EventsOfStore)) else None
 
 
 def describe_store(scan: StoredScan) -> SourceMetadata:
