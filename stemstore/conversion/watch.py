@@ -81,8 +81,12 @@ class Watch:
         Frames of one group: whole scan lines.
     line
         Positions of a scan line.
+    n_pixels
+        Pixels of a frame.
     counts : shape (n_groups, n_modules, n_bins)
         Pixels of the rows that were looked at, by value.
+    sums, first
+        Number of odd frames of each kind, and the first of them.
     """
 
     modules: list[Region]
@@ -91,10 +95,14 @@ class Watch:
     line: int
     n_pixels: int
     counts: Int64Array
-    n_frames: int = 0
     sums: dict[str, int] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def bands(self) -> Int64Array:
+        """Rows and columns of every module."""
+        return np.array([(*module.rows, *module.columns) for module in self.modules], np.int64)
 
     @classmethod
     def over(cls, source: FrameSource) -> Watch | None:
@@ -127,16 +135,21 @@ class Watch:
         tallies : shape (n, 2 or 3)
             Candidates, pixels above the upper limit, and half rows without a level.
         """
-        bands = np.array([(*module.rows, *module.columns) for module in self.modules], np.int64)
-        found = np.zeros((len(frames), len(self.modules), N_BINS), np.int64)
-        constant = row_histogram(frames, start, bands, self.low, found)
+        stop = start + len(frames)
         whole = np.ones(len(frames), np.bool_) if state is None else state == VALID
+        constant = np.zeros(len(frames), np.bool_)
+        found = {}
+        for group in range(start // self.group_size, (stop - 1) // self.group_size + 1):
+            first = max(start, group * self.group_size)
+            part = slice(first - start, min(stop, (group + 1) * self.group_size) - start)
+            found[group] = np.zeros(self.counts.shape[1:], np.int64)
+            constant[part] = row_histogram(frames[part], (first, self.low), whole[part], self.bands, found[group])
         for number in np.flatnonzero(constant & whole).tolist():
             constant[number] = frames[number].min() == frames[number].max()
-        numbers = start + np.arange(len(frames))
+        numbers = np.arange(start, stop)
         with self._lock:
-            np.add.at(self.counts, numbers[whole] // self.group_size, found[whole])
-            self.n_frames += int(whole.sum())
+            for group, counts in found.items():
+                self.counts[group] += counts
             self._note("dead", numbers[constant & whole])
             self._note("crowded", numbers[tallies[:, 0] > CROWDED * self.n_pixels])
             self._note("saturated", numbers[tallies[:, 1] > SATURATED * self.n_pixels])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RowDark = Literal["none", "mean", "median"]
 
-_WINDOW = 256  # values around the pedestal among which the median of a half row is counted, not sorted
+_STEPS = 64  # levels tried for the median of a half row before its pixels are sorted
 
 
 def correct(
@@ -65,7 +65,6 @@ def _correct(frames, out, dark, gain):  # type: ignore[no-untyped-def] # noqa: A
 @numba.njit(nogil=True, cache=True)
 def _correct_rows(frames, out, dark, gain, median, pedestal):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
     levelless = np.zeros(frames.shape[0], np.int64)
-    table = np.zeros(_WINDOW, np.int64)
     middle = frames.shape[2] // 2
     for f in range(frames.shape[0]):
         for r in range(frames.shape[1]):
@@ -73,7 +72,7 @@ def _correct_rows(frames, out, dark, gain, median, pedestal):  # type: ignore[no
                 if first == stop:
                     continue
                 line, to = frames[f, r, first:stop], out[f, r, first:stop]
-                level = _median(line, pedestal, table) if median else _sum(line) / line.size
+                level = _median(line, pedestal) if median else _sum(line) / line.size
                 factor = 1.0
                 if level > 0:  # NaN is not
                     factor = pedestal / level
@@ -95,24 +94,34 @@ def _sum(line):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by
 
 
 @numba.njit(nogil=True, cache=True)
-def _median(line, pedestal, table):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
-    """Give the median, counted in a window of values where they are integers, and sorted where that fails."""
+def _median(line, guess):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    """Give the median: of integers by counting from a guess upwards or downwards, which is a compare per step."""
     if line.dtype.type(0.5) > 0:  # real numbers; decided when it is compiled
         return np.float64(np.median(line))
-    base = int(pedestal) - _WINDOW // 2
-    table[:] = 0
+    lower, upper = (line.size - 1) // 2, line.size // 2
+    level, steps = int(guess), 0
+    while _rank(line, level) <= lower and steps < _STEPS:
+        level, steps = level + 1, steps + 1
+    while _rank(line, level - 1) > lower and steps < _STEPS:
+        level, steps = level - 1, steps + 1
+    other = level
+    while _rank(line, other) <= upper and steps < _STEPS:
+        other, steps = other + 1, steps + 1
+    if steps == _STEPS:
+        return np.float64(np.median(line))
+    return 0.5 * (level + other)
+
+
+@numba.njit(nogil=True, cache=True)
+def _rank(line, level):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    """Count the pixels at or below a level."""
+    limit = line.dtype.type(level)
+    if np.int64(limit) != level:  # beyond the values that there are
+        return np.int32(line.size if level > 0 else 0)
+    count = np.int32(0)
     for c in range(line.size):
-        table[min(max(int(line[c]) - base, 0), _WINDOW - 1)] += 1
-    below, low = 0, -1
-    for k in range(_WINDOW):
-        below += table[k]
-        if low < 0 and below > (line.size - 1) // 2:
-            low = k
-        if below > line.size // 2:
-            if low > 0 and k < _WINDOW - 1:
-                return base + 0.5 * (low + k)
-            break
-    return np.float64(np.median(line))
+        count += np.int32(line[c] <= limit)
+    return count
 
 
 def value_histogram(frames: Array, grid: tuple[Int64Array, Int64Array], scale: tuple[float, float], out: Array) -> None:
@@ -145,41 +154,45 @@ def _value_histogram(frames, bounds, region, origin, per_bin, out):  # type: ign
                         table[int(min(max(place, 0.0), last))] += 1
 
 
-def row_histogram(frames: Array, first: int, bands: Int64Array, low: int, out: Int64Array) -> BoolArray:
+def row_histogram(frames: Array, start: tuple[int, int], seen: BoolArray, bands: Int64Array, out: Array) -> BoolArray:
     """Add the values of one row per band and frame to histograms; row after row, so that all have their turn.
 
     Parameters
     ----------
     frames : shape (n, rows, columns), integers
-    first
-        Number of the first frame; frame i shows row ``i modulo rows of the band``.
+    start
+        Number of the first frame, and value of the first bin. Frame i shows row ``i modulo rows of the band``.
+    seen : shape (n,)
+        Frames that are added.
     bands : shape (m, 4)
         First and end row, first and end column.
-    low
-        Value of the first bin; values outside the bins are left out.
-    out : shape (n, m, n_bins), int64
-        Added to.
+    out : shape (m, n_bins), int64
+        Added to; values outside the bins are left out.
 
     Returns
     -------
     constant : shape (n,)
         Whether all pixels that were looked at have the same value.
     """
-    return np.asarray(_row_histogram(frames, first, bands, low, out))
+    return np.asarray(_row_histogram(frames, start[0], start[1], seen, bands, out))
 
 
 @numba.njit(nogil=True, cache=True)
-def _row_histogram(frames, first, bands, low, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+def _row_histogram(frames, first, low, seen, bands, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
     constant = np.ones(frames.shape[0], np.bool_)
     for f in range(frames.shape[0]):
-        seen = frames[f, bands[0, 0] + (first + f) % (bands[0, 1] - bands[0, 0]), bands[0, 2]]
+        level = frames[f, bands[0, 0] + (first + f) % (bands[0, 1] - bands[0, 0]), bands[0, 2]]
         for b in range(bands.shape[0]):
             row = bands[b, 0] + (first + f) % (bands[b, 1] - bands[b, 0])
-            table = out[f, b]
-            for c in range(bands[b, 2], bands[b, 3]):
-                value = frames[f, row, c]
-                constant[f] &= value == seen
-                place = np.int64(value) - low
+            line, table = frames[f, row, bands[b, 2] : bands[b, 3]], out[b]
+            differs = False
+            for c in range(line.size):
+                differs |= line[c] != level
+            constant[f] &= not differs
+            if not seen[f]:
+                continue
+            for c in range(line.size):
+                place = np.int64(line[c]) - low
                 if 0 <= place < table.size:
                     table[place] += 1
     return constant
