@@ -63,6 +63,7 @@ class DetectorSums:
     weights: Array
     reduces: Literal["detector"] = "detector"
     combine: np.ufunc = np.add
+    placeless: bool = True  # only the weights of pixels matter, not where they lie: frames may move in their place
 
     def prepare(self, region: DetectorRegion) -> SumTables:
         """Embed the weights into the stored detector."""

@@ -17,10 +17,15 @@ from stemstore.errors import CorruptDataError, InputError
 from stemstore.kernels.arguments import check_local, frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stemstore._types import Array, Int64Array, UInt16Array, UInt32Array
 
 ESCAPE = 65535
 """Value of a slot that is no event but adds 65535 to the next distance."""
+
+NEAR_SLOTS = 2**19
+"""Slots of events that are altered at a time: they stay in the cache."""
 
 
 def encode(indptr: Int64Array, indices: Array, n_pixels: int | None = None) -> tuple[UInt16Array, UInt32Array]:
@@ -142,6 +147,17 @@ def slot_offsets(n_slots: UInt32Array) -> Int64Array:
     offsets = np.zeros(len(n_slots) + 1, dtype=np.int64)
     np.cumsum(n_slots, out=offsets[1:])
     return offsets
+
+
+def runs_of_slots(slots: Int64Array) -> Iterator[slice]:
+    """Cut frames, of `slots` slots each, into runs of about `NEAR_SLOTS` slots, at least a frame."""
+    ends = np.cumsum(slots)
+    first = 0
+    while first < len(slots):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + NEAR_SLOTS, side="right")))
+        yield slice(first, last)
+        first = last
 
 
 def decode(gap: UInt16Array, offsets: Int64Array) -> tuple[Int64Array, UInt32Array]:

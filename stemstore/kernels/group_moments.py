@@ -28,6 +28,11 @@ class GroupMoments:
     reduces: Literal["detector"] = "detector"
     combine: np.ufunc = np.add
 
+    @property
+    def placeless(self) -> bool:
+        """Whether only the groups of pixels matter, not where they lie; a spread counts the pixels of its groups."""
+        return not self.spread
+
     def prepare(self, region: DetectorRegion) -> Any:
         """Make the tables of both drivers."""
         from stemstore.kernels import groups

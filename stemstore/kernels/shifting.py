@@ -22,7 +22,13 @@ Slices = tuple[slice, slice]
 
 
 def shift_events(
-    gap: UInt16Array, offsets: Int64Array, local: Int64Array, shift: Int64Array, detector: tuple[int, int]
+    gap: UInt16Array,
+    offsets: Int64Array,
+    local: Int64Array,
+    shift: Int64Array,
+    detector: tuple[int, int],
+    *,
+    plane: tuple[int, int] | None = None,
 ) -> tuple[UInt16Array, Int64Array, Int64Array]:
     """Make a block of the events of frames ``local[i]``, moved by ``shift[i]``.
 
@@ -37,6 +43,8 @@ def shift_events(
         Rows and columns by which each of them moves.
     detector
         Rows and columns of the detector.
+    plane
+        Rows and columns of what the events come to lie on, the detector by default.
 
     Returns
     -------
@@ -44,7 +52,7 @@ def shift_events(
     offsets : shape (m + 1,)
         Of the moved events, frame by frame in the order of `local`.
     lost : shape (m,)
-        Events of each frame that left the detector.
+        Events of each frame that left the plane.
 
     Raises
     ------
@@ -55,41 +63,42 @@ def shift_events(
     """
     gap, offsets, local = check_block(gap, offsets, local, detector[0] * detector[1])
     moves = frozen(np.asarray(shift, np.int64))
-    farther = np.maximum(moves[:, 0] * detector[1] + moves[:, 1], 0)  # a first distance that grows may need escapes
-    slots = offsets[local + 1] - offsets[local] + farther // ESCAPE + 1
+    target = detector if plane is None else plane
+    # there are no more events than slots, and all escapes of a frame together reach the last pixel at most
+    slots = offsets[local + 1] - offsets[local] + target[0] * target[1] // ESCAPE
     out = np.empty(int(slots.sum()), np.uint16)
     ends, lost = np.zeros(len(local) + 1, np.int64), np.zeros(len(local), np.int64)
-    shape = np.array([*detector, *row_reciprocal(detector)], np.int64)
+    shape = np.array([detector[1], *row_reciprocal(detector), *target], np.int64)
     n = _shift_events(gap, offsets, local, moves, frozen(shape), out, ends, lost)
     return out[:n], ends, lost
 
 
 @numba.njit(nogil=True, cache=True)
-def _shift_events(gap, offsets, local, moves, detector, out, ends, lost):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, PLR0917 (typed by numba, called once)
-    n_rows, n_columns, multiplier, shift = detector[0], detector[1], detector[2], detector[3]
+def _shift_events(gap, offsets, local, moves, shape, out, ends, lost):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, PLR0917 (typed by numba, called once)
+    columns, multiplier, shift, to_rows, to_columns = shape[0], shape[1], shape[2], shape[3], shape[4]
     n = 0
     for i in range(local.size):
         part = gap[offsets[local[i]] : offsets[local[i] + 1]]
         down, right = moves[i, 0], moves[i, 1]
-        change = down * n_columns + right
         index, previous = np.int64(0), np.int64(0)
         for k in range(part.size):
             index += part[k]
             if part[k] != ESCAPE:
                 row = (index * multiplier) >> shift
-                column = index - row * n_columns + right
+                column = index - row * columns + right
                 row += down
-                if row < 0 or row >= n_rows or column < 0 or column >= n_columns:
+                if row < 0 or row >= to_rows or column < 0 or column >= to_columns:
                     lost[i] += 1
                     continue
-                distance = index + change - previous
+                moved = row * to_columns + column
+                distance = moved - previous
                 while distance >= ESCAPE:
                     out[n] = ESCAPE
                     n += 1
                     distance -= ESCAPE
                 out[n] = distance
                 n += 1
-                previous = index + change
+                previous = moved
         ends[i + 1] = n
     return n
 

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from dask.base import tokenize
 
+from stemstore.kernels.contract import DetectorRegion
+from stemstore.kernels.gaps import runs_of_slots
+from stemstore.kernels.shifting import shift_events
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stemstore._types import Array, Int64Array, UInt16Array
-    from stemstore.kernels.contract import DetectorRegion, Kernel
+    from stemstore.kernels.contract import Kernel
     from stemstore.ops.origin import Movement
 
 READY_BYTES = 32 * 2**20  # prepared tables that are kept for the next blocks
+PLANE = "plane"  # key of the kernel on the whole plane among those of single moves
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +93,29 @@ class MovedKernel:
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
     ) -> None:
-        """Process counted frames, move by move."""
+        """Process counted frames: moved onto the plane all at once where that gives the same, else move by move."""
+        if prepared.whole and getattr(self.make(self.visible((0, 0))), "placeless", False):
+            self._on_plane(gap, offsets, local, out, place, prepared)
+            return
         for move, some in by_move(self.shift.reshape(-1, 2)[place]):
             kernel, tables = self._prepared(move, prepared)
             kernel.events(gap, offsets, local[some], out, place[some], tables)
+
+    def _on_plane(
+        self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, region: Any
+    ) -> None:
+        """Move events instead of tables: the plane has one table for all moves."""
+        rows, columns = self.table.shape[-2:]
+        plane = DetectorRegion((rows, columns), range(rows), range(columns))
+        found: tuple[Kernel, Any] | None = self.ready.get(PLANE)
+        if found is None:
+            kernel = self.make(self.table)
+            found = self.ready[PLANE] = kernel, kernel.prepare(plane)
+        kernel, tables = found
+        moves = np.array([self.rows[0], self.columns[0]]) - self.shift.reshape(-1, 2)[place]
+        for some in runs_of_slots(offsets[local + 1] - offsets[local]):
+            moved, ends, _ = shift_events(gap, offsets, local[some], moves[some], region.stored, plane=(rows, columns))
+            kernel.events(moved, ends, np.arange(len(ends) - 1, dtype=np.int64), out, place[some], tables)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Finish as the kernel at rest does."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from stemstore.kernels.contract import DetectorRegion
+from stemstore.kernels.gaps import runs_of_slots
 from stemstore.scan.lazy import source_node
 from stemstore.scan.pieces import SmallPieces
 from stemstore.scan.points import Frames, PointSource
@@ -19,15 +20,10 @@ from stemstore.sources.streaming import EventScan
 from stemstore.store.events import StoredEvents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import Kernel
     from stemstore.scan.lazy import ScanSource
     from stemstore.selection import Selection
-
-BATCH_SLOTS = 2**19
-"""Slots of events that are altered at a time: they stay in the cache."""
 
 BATCH_BYTES = 4 * 2**20
 """Bytes of dense frames that are altered at a time."""
@@ -141,7 +137,7 @@ class Altering:
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
     ) -> None:
         """Alter some lists of events at a time and hand them on."""
-        for some in _batches(offsets[local + 1] - offsets[local]):
+        for some in runs_of_slots(offsets[local + 1] - offsets[local]):
             numbers = self.numbers[place[some]]
             altered, ends = self.change.events(gap, offsets, local[some], numbers, self.detector)
             self.kernel.events(altered, ends, np.arange(len(numbers), dtype=np.int64), out, place[some], prepared)
@@ -176,14 +172,3 @@ def stored_positions(source: Any, selection: Selection) -> Int64Array:
             flat = source.points.reshape(-1)[flat]
         source = under
     return flat
-
-
-def _batches(slots: Int64Array) -> Iterator[slice]:
-    """Cut frames into runs of about `BATCH_SLOTS` slots."""
-    ends = np.cumsum(slots)
-    first = 0
-    while first < len(slots):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + BATCH_SLOTS, side="right")))
-        yield slice(first, last)
-        first = last

@@ -64,6 +64,28 @@ def test_a_move_that_needs_escapes():
     assert lost.tolist() == [0]
 
 
+@given(
+    detector=st.sampled_from([(1, 1), (3, 5), (300, 500)]),
+    plane=st.sampled_from([(1, 1), (4, 3), (9, 11), (700, 900)]),
+    move=st.tuples(st.integers(-3, 400), st.integers(-4, 400)),
+    seed=st.integers(0, 99),
+)
+def test_events_come_onto_a_plane(detector, plane, move, seed):
+    """Events that come to lie on a plane of another size are numbered as its pixels."""
+    rng = np.random.default_rng(seed)
+    frame = np.zeros((1, *detector), np.uint8)
+    np.add.at(frame[0], tuple(rng.integers(0, n, 20) for n in detector), 1)
+    expected = np.zeros(plane, int)
+    for row, column in np.argwhere(frame[0]):
+        r, c = row + move[0], column + move[1]
+        if 0 <= r < plane[0] and 0 <= c < plane[1]:
+            expected[r, c] = frame[0, row, column]
+    gap, offsets, lost = shift_events(*coded(frame), [0], np.array([move]), detector, plane=plane)
+    found = events.decode(gap, offsets)[1]
+    np.testing.assert_array_equal(np.bincount(found, minlength=expected.size), expected.reshape(-1))
+    assert lost[0] == 20 - len(found)
+
+
 @pytest.mark.parametrize(
     ("move", "here", "there"),
     [((0, 0), (0, 3), (0, 3)), ((2, 0), (0, 1), (2, 3)), ((-1, 0), (1, 3), (0, 2)), ((3, 0), (0, 0), (0, 0))],
