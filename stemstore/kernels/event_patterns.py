@@ -39,9 +39,9 @@ def add(gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array) ->
 @numba.njit(nogil=True, cache=True)
 def _add(gap, offsets, local, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
     # two frames side by side: each waits for its own last pixel only
-    for i in range(0, local.size - local.size % 2, 2):
+    for i in range(0, local.size, 2):
         one = gap[offsets[local[i]] : offsets[local[i] + 1]]
-        two = gap[offsets[local[i + 1]] : offsets[local[i + 1] + 1]]
+        two = one[:0] if i + 1 == local.size else gap[offsets[local[i + 1]] : offsets[local[i + 1] + 1]]
         both = min(one.size, two.size)
         first, second = np.int64(0), np.int64(0)
         for k in range(both):
@@ -53,9 +53,6 @@ def _add(gap, offsets, local, out):  # type: ignore[no-untyped-def] # noqa: ANN0
                 out[second] += 1
         _add_rest(one[both:], first, out)
         _add_rest(two[both:], second, out)
-    if local.size % 2:
-        last = local[local.size - 1]
-        _add_rest(gap[offsets[last] : offsets[last + 1]], np.int64(0), out)
 
 
 @numba.njit(nogil=True, cache=True)

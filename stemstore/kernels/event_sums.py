@@ -60,15 +60,35 @@ def masked_sums(
 
 @numba.njit(nogil=True, cache=True)
 def _inside(gap, offsets, local, out, place, labels, pairs):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
-    for i in range(local.size):
-        part = gap[offsets[local[i]] : offsets[local[i] + 1]]
-        index, total = np.int64(0), np.int64(0)
-        for k in range(part.size):
-            index += part[k]
-            if part[k] != ESCAPE:
-                total += labels[index]
+    # two frames side by side: each waits for its own last pixel only
+    for i in range(0, local.size, 2):
+        one = gap[offsets[local[i]] : offsets[local[i] + 1]]
+        two = one[:0] if i + 1 == local.size else gap[offsets[local[i + 1]] : offsets[local[i + 1] + 1]]
+        both = min(one.size, two.size)
+        first, second, inside, also = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        for k in range(both):
+            first += one[k]
+            second += two[k]
+            if one[k] != ESCAPE:
+                inside += labels[first]
+            if two[k] != ESCAPE:
+                also += labels[second]
+        inside += _inside_rest(one[both:], first, labels)
+        also += _inside_rest(two[both:], second, labels)
         for j in range(pairs.shape[0]):
-            out[place[i], pairs[j, 1]] += total
+            out[place[i], pairs[j, 1]] += inside
+            if i + 1 < local.size:
+                out[place[i + 1], pairs[j, 1]] += also
+
+
+@numba.njit(nogil=True, cache=True)
+def _inside_rest(part, index, labels):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    total = np.int64(0)
+    for k in range(part.size):
+        index += part[k]
+        if part[k] != ESCAPE:
+            total += labels[index]
+    return total
 
 
 @numba.njit(nogil=True, cache=True)
