@@ -16,6 +16,7 @@ _FACE = {
     "calibrate": ("stemstore.scan.calibrate", "calibrate"),
     "save_calibration": ("stemstore.scan.saved", "save_calibration"),
     "convert": ("stemstore.conversion.run", "convert"),
+    "export": ("stemstore.exchange.run", "export"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
     "readers": ("stemstore.sources.registry", "readers"),
     "virtual_image": ("stemstore.ops.virtual", "virtual_image"),
@@ -83,6 +84,7 @@ __all__ = [
     "dpc",
     "estimate_rotation",
     "explain",
+    "export",
     "find_beam",
     "find_disks",
     "find_hot_pixels",
@@ -121,6 +123,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 if TYPE_CHECKING:
     from stemstore.conversion.inspect import inspect
     from stemstore.conversion.run import convert
+    from stemstore.exchange.run import export
     from stemstore.ops.beam import find_beam
     from stemstore.ops.binning import bin_detector
     from stemstore.ops.bragg import find_disks

@@ -34,6 +34,7 @@ NAMES = {
     "dpc",
     "estimate_rotation",
     "explain",
+    "export",
     "find_beam",
     "find_disks",
     "find_hot_pixels",
