@@ -70,7 +70,7 @@ class Counter:
         object.__setattr__(self, "done", done)
         object.__setattr__(self, "_by_integers", plain)
         object.__setattr__(self, "_by_floats", limits(done.work_dtype))
-        object.__setattr__(self, "_factors", done.factors())
+        object.__setattr__(self, "_factors", done.factors() if done.floating else None)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -110,6 +110,7 @@ class Counter:
         from stemstore.store.scratch import lease
 
         done = self.done
+        factors = self._factors or done.factors()
         modules = modules_of(self.source.metadata.detector, self.frame_shape)
         frame_bytes = math.prod(self.frame_shape) * done.work_dtype.itemsize
         step = max(1, CORRECTED_BYTES // max(1, frame_bytes))
@@ -118,7 +119,7 @@ class Counter:
             for first in range(0, len(frames), step):
                 some = frames[first : first + step]
                 values = buffer[: len(some) * frame_bytes].view(done.work_dtype).reshape(some.shape)
-                levelless = done.apply(some, values, self._factors)
+                levelless = done.apply(some, values, factors)
                 if state is not None:
                     erase_lost(some, values, state[first : first + step], modules)
                 indptr, indices, tallies = self._by_floats.count(values)

@@ -26,6 +26,7 @@ EVENT_BATCH = 4096  # frames per call of an event source: half a million events 
 OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
 BYTES_PER_WAITING_SLOT = 4  # gaps and the compressed chunks of the blocks of a shard, which is written at once
 BYTES_PER_PATTERN_PIXEL = 30  # sum and maximum of a shard, those of a block and their merged copy
+BYTES_PER_REFERENCE_PIXEL = 40  # dark, gain and bad pixels as they were given, and as they are applied
 BYTES_PER_SLOT = 12  # indices, their joined copy, gaps and the compressed chunk, while a block is being made
 
 
@@ -164,7 +165,9 @@ def _counted(
     per_worker = 2 * BATCH_BYTES
     speak: list[str] = []
     if isinstance(events, Counter):
-        per_worker += CORRECTED_BYTES if events.done.floating else 0
+        if not events.done.nothing:
+            per_worker += CORRECTED_BYTES
+            shared += BYTES_PER_REFERENCE_PIXEL * math.prod(source.frame_shape)
         speak = events.done.notes() + doubts(events.thresholds, per_frame)
         events = replace(events, watch=Watch.over(events.source))  # from here on, not for the sample
     workers = fitting_workers(workers, per_worker, budget, shared=shared)
