@@ -13,7 +13,9 @@ from stemstore.errors import InputError, MemoryBudgetError
 from stemstore.kernels.events import encode
 from stemstore.kernels.occupied import Rows
 from stemstore.ops import sparse_blocks
+from stemstore.ops.bright_field import bright_field_stack
 from stemstore.ops.dose import thin
+from stemstore.ops.recenter import recenter
 from stemstore.ops.sparse_blocks import as_gcxs, to_sparse
 from stemstore.sources import streaming
 from stemstore.store.layout import counted_layout
@@ -113,6 +115,27 @@ def test_more_than_the_budget(tmp_path, counts, monkeypatch):
         to_sparse(ds)
     np.testing.assert_array_equal(to_sparse(ds.isel(y=[0])).todense(), counts[:1])
     np.testing.assert_array_equal(to_sparse(ds, blocks=True).compute().todense(), counts)
+
+
+def test_hundreds_of_electrons_in_a_pixel(tmp_path):
+    """A store with more than 255 electrons in a pixel has wider frames, and every operation has all of them."""
+    counts = np.random.default_rng(0).poisson(0.3, (5, 4, 7, 9)).astype(np.uint16)
+    counts[1, 2, 3, 4], counts[4, 3, 6, 8], counts[0, 0, 0, 0] = 300, 1000, 256
+    write_events(tmp_path / "s.zarr", counts)
+    ds = stemstore.open(tmp_path / "s.zarr")
+    found = to_sparse(ds)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found.todense(), counts)
+    low = thin(ds, 0.5)
+    kept = int(low.intensity[4, 3, 6, 8])
+    assert 400 < kept < 600
+    np.testing.assert_array_equal(to_sparse(low).todense(), low.intensity)
+    everything = np.ones((7, 9), bool)
+    np.testing.assert_array_equal(bright_field_stack(ds, everything)[62], counts[:, :, 6, 8])
+    np.testing.assert_array_equal(stemstore.max_pattern(ds), counts.max((0, 1)))
+    np.testing.assert_allclose(stemstore.variance_pattern(ds), counts.var((0, 1)), rtol=1e-12)
+    moved = recenter(ds, (np.full((5, 4), 4.0), np.full((5, 4), 4.0)))
+    np.testing.assert_array_equal(moved.intensity[..., :-1, :], counts[..., 1:, :])
 
 
 def test_too_many_electrons_in_a_pixel(dataset_of, monkeypatch):
