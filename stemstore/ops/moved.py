@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stemstore.ops.origin import Movement
 
 READY_BYTES = 32 * 2**20  # prepared tables that are kept for the next blocks
-PLANE = "plane"  # key of the kernel on the whole plane among those of single moves
+PLANE, STILL = "plane", "still"  # keys of the kernels on the whole plane and at rest, among those of single moves
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +78,11 @@ class MovedKernel:
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Describe the output of the kernel at rest."""
-        return self.make(self.visible((0, 0))).output(dtype, region)
+        return self._still().output(dtype, region)
 
     def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
         """Make the output of the kernel at rest."""
-        return self.make(self.visible((0, 0))).allocate(n_positions, dtype, region)
+        return self._still().allocate(n_positions, dtype, region)
 
     def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: DetectorRegion) -> None:
         """Process dense frames, move by move."""
@@ -94,7 +94,7 @@ class MovedKernel:
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
     ) -> None:
         """Process counted frames: moved onto the plane all at once where that gives the same, else move by move."""
-        if prepared.whole and getattr(self.make(self.visible((0, 0))), "placeless", False):
+        if prepared.whole and getattr(self._still(), "placeless", False):
             self._on_plane(gap, offsets, local, out, place, prepared)
             return
         for move, some in by_move(self.shift.reshape(-1, 2)[place]):
@@ -119,7 +119,14 @@ class MovedKernel:
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Finish as the kernel at rest does."""
-        return self.make(self.visible((0, 0))).finish(out, region)
+        return self._still().finish(out, region)
+
+    def _still(self) -> Kernel:
+        """Give the kernel of frames that do not move."""
+        found: Kernel | None = self.ready.get(STILL)
+        if found is None:
+            found = self.ready[STILL] = self.make(self.visible((0, 0)))
+        return found
 
     def visible(self, move: tuple[int, int]) -> Array:
         """Show the table at the visible pixels after a move."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def recenter(scan: Any, origin: Any = None) -> xr.Dataset:
     """Move every pattern by whole pixels so that its optic axis comes to the common centre (descan).
 
-    Operations that take ``origin=…`` move their detectors instead, which costs less; this is for everything else, and
-    for patterns that are to be looked at, averaged, binned or written.
+    Operations that take ``origin=…`` follow the origin by themselves, beyond the border of the detector, too; this is
+    for everything else, and for patterns that are to be looked at, averaged, binned or written.
 
     Parameters
     ----------
