@@ -30,6 +30,9 @@ class CountingRegion(Record):
     false_events_per_frame: Number | None = Field(
         default=None, description="Expected events per frame and part that noise alone causes."
     )
+    drift: Number | None = Field(
+        default=None, description="Largest minus smallest mean of the background over the scan, count."
+    )
 
 
 class CountingReference(Record):
@@ -75,7 +78,7 @@ class CountingDescription(Record):
         default=[], description="Parts of the detector with their thresholds; empty where one pair was stated for all."
     )
     drift: Number | None = Field(
-        default=None, description="Largest minus smallest mean of the background over the scan, count."
+        default=None, description="Largest minus smallest mean over the scan, of the sector that drifts most, count."
     )
     dark: CountingReference | None = Field(default=None, description="Subtracted from every frame before counting.")
     gain: CountingReference | None = Field(default=None, description="Multiplied to every frame after the dark.")

@@ -126,7 +126,7 @@ class Counter:
                 parts.append((indptr, indices, np.column_stack([tallies, levelless])))
         return join(parts)
 
-    def findings(self, n_events: int) -> tuple[float | None, list[str], list[str]]:
+    def findings(self, n_events: int) -> tuple[dict[str, float], list[str], list[str]]:
         """Tell what was odd about the frames that were counted.
 
         Parameters
@@ -136,8 +136,8 @@ class Counter:
 
         Returns
         -------
-        drift : unit ADU
-            Of the pedestal over the scan; None where it was not seen.
+        drifts : unit ADU
+            Of the pedestal over the scan, by module; those where it was not seen are left out.
         warned, noted
             One line for each oddity; what stated thresholds bring with them is noted and not warned of.
         """
@@ -145,15 +145,15 @@ class Counter:
 
         watch, chosen = self.watch, self.thresholds
         if watch is None:
-            return None, [], []
-        drift, texts = watch.drift()
+            return {}, [], []
+        drifts, texts = watch.drifts()
         crowded = watch.crowded()
         texts = watch.findings() + ([] if chosen.stated else crowded) + texts
         per_frame = n_events / max(1, math.prod(self.source.scan_shape))
         if chosen.false_events_per_frame is None and self.done.nothing and isinstance(chosen.background, float):
             false = watch.false_events(chosen.background)
             texts += [] if false is None else false_texts(false, per_frame)
-        return drift, texts, crowded if chosen.stated else []
+        return drifts, texts, crowded if chosen.stated else []
 
 
 def accepts_zero(limits: Limits) -> bool:

@@ -353,7 +353,12 @@ def _counted(job: Job, n_events: int) -> ScanDocument:
     update: dict[str, Any] = {"n_events": n_events}
     counter = job.plan.counter if isinstance(job.plan, CountedPlan) else None
     if counter is not None:
-        update["drift"], found, noted = counter.findings(n_events)
+        drifts, found, noted = counter.findings(n_events)
+        update["drift"] = max(drifts.values(), default=None)
+        update["regions"] = [
+            region.model_copy(update={"drift": drifts.get(region.name.partition("/")[0])})
+            for region in counting.regions
+        ]
         job.found.extend(found)
         job.noted.extend(noted)
     *before, last = job.document.history

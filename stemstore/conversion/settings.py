@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +68,7 @@ class CountOptions:
     def parameters(self) -> dict[str, Any]:
         """Write the options as JSON values; arrays are told by their shape, their digests are in the store."""
         return {
-            name: f"array of shape {np.shape(value)}" if name in IMAGES and not _is_path(value) else _plain(value)
+            name: f"array of shape {np.shape(value)}" if name in IMAGES and not _is_text(value) else _plain(value)
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
         }
 
@@ -127,11 +127,6 @@ def reference_arrays(counter: Counter) -> dict[str, tuple[tuple[str, ...], Array
     }
 
 
-def threshold_figures(counter: Counter) -> dict[str, Any]:
-    """Give thresholds and fits as plain values, for reports."""
-    return asdict(counter.thresholds)
-
-
 def _level(name: str, value: Any) -> Any:
     """Take None, a number, or several as a tuple."""
     if value is None or np.ndim(value) == 0:
@@ -150,7 +145,7 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _is_path(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str) or hasattr(value, "__fspath__")
 
 

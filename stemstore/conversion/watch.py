@@ -189,35 +189,35 @@ class Watch:
             total += peak.false_events(background, module.n_pixels)
         return total
 
-    def drift(self) -> tuple[float | None, list[str]]:
+    def drifts(self) -> tuple[dict[str, float], list[str]]:
         """Compare the pedestals of the groups.
 
         Returns
         -------
-        drift : unit ADU
-            Largest minus smallest mean of the noise peak of a module, the largest of all modules; None where too
-            little was seen.
+        drifts : unit ADU
+            Largest minus smallest mean of the noise peak, by module; those of which too little was seen are left out.
         texts
-            A line where it exceeds a quarter of the width of the noise.
+            A line about the worst one, where it exceeds a quarter of the width of the noise.
         """
-        worst: tuple[float, float, str] | None = None
+        found, worst = {}, (DRIFT, "")
         for number, module in enumerate(self.modules):
-            tables = [(group, self.counts[group, number]) for group in range(len(self.counts))]
             try:
                 _, sigma = fit_noise_peak(self.counts[:, number].sum(axis=0))
-                levels = [(fit_level(table, sigma), group) for group, table in tables if table.sum() >= MIN_PIXELS]
+                levels = [
+                    (fit_level(table, sigma), group)
+                    for group, table in enumerate(self.counts[:, number])
+                    if table.sum() >= MIN_PIXELS
+                ]
             except CorruptDataError:
                 continue
             if len(levels) < 2:  # noqa: PLR2004  # nothing to compare
                 continue
             (low, first), (high, last) = min(levels), max(levels)
+            found[module.name] = high - low
             lines = " and ".join(str(group * self.group_size // self.line) for group in sorted((first, last)))
             text = (
                 f"the pedestal of {module.name!r} drifts by {high - low:.3g} ADU ({(high - low) / sigma:.2g} widths of "
                 f"the noise) between the scan lines from {lines} on; give more background_sigma=, or row_dark='mean'"
             )
-            if worst is None or high - low > worst[0]:
-                worst = high - low, sigma, text
-        if worst is None:
-            return None, []
-        return worst[0], [worst[2]] if worst[0] > DRIFT * worst[1] else []
+            worst = max(worst, ((high - low) / sigma, text))
+        return found, [worst[1]] if worst[1] else []

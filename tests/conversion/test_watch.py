@@ -29,6 +29,7 @@ def test_sound_scans_are_not_doubted(tmp_path):
     report, document = counted(tmp_path, noise())
     assert (report.warnings, document.history[0].warnings) == ([], [])
     assert 0 < document.counting.drift < 0.25 * 1.8
+    assert document.counting.regions[0].drift == document.counting.drift
 
 
 def with_frame(frames, number, value, columns):
@@ -80,9 +81,9 @@ def test_drift_is_measured():
         for first in range(0, 256, step):
             some = frames[first : first + step]
             watch.look(some, first, state[first : first + step], np.zeros((len(some), 2), np.int64))
-        found.append(watch.drift())
+        found.append(watch.drifts())
     assert found[0] == found[1]
-    assert found[0][0] == pytest.approx(2, abs=0.25)
+    assert found[0][0] == {"detector": pytest.approx(2, abs=0.25)}
 
 
 def test_frames_that_are_no_integers_are_not_watched():
