@@ -169,7 +169,7 @@ def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, A
         "workers": made.workers,
         "memory": made.memory,
         "frames": document.frames.model_dump(),
-        "warnings": [*made.source.metadata.warnings, *prepared.found],
+        "warnings": [*made.source.metadata.warnings, *prepared.odd.all],
     }
 
 

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import logging
 import math
 import os
-import platform
 import time
-import uuid
 import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore._version import __version__
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
+from stemstore.conversion.document import Oddities, describe, with_findings
 from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
-from stemstore.conversion.settings import CountOptions, describe_counting, reference_arrays
-from stemstore.conversion.stored import Carried, earlier_counting, earlier_history
+from stemstore.conversion.settings import CountOptions, reference_arrays
+from stemstore.conversion.stored import Carried, earlier_counting
 from stemstore.conversion.write import write_events, write_frames
 from stemstore.errors import DestinationExistsError, InputError, ScanWarning
 from stemstore.progress import NoProgress, Progress
-from stemstore.scan.calibration import Calibration, complete_axes
+from stemstore.scan.calibration import Calibration
 from stemstore.scan.stored import as_frames, check_apart, open_source_or_store
-from stemstore.sources.contract import MISSING, PARTIAL, VALID, EventSource
+from stemstore.sources.contract import EventSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +31,7 @@ if TYPE_CHECKING:
     from stemstore.conversion.count import Rule
     from stemstore.conversion.regions import Division
     from stemstore.kernels.counting_corrections import RowDark
-    from stemstore.sources.contract import FrameSource
-    from stemstore_schemas import FrameCounts, HistoryEntry, ScanDocument, SourceMetadata
+    from stemstore_schemas import ScanDocument
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
@@ -197,7 +193,7 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     document = write(job, os.fspath(destination), overwrite=overwrite, progress=progress or NoProgress())
     carried.attach(os.fspath(destination), document.uuid)
     report = _report(job, document, os.fspath(destination), time.perf_counter() - started)
-    for text in job.found:
+    for text in job.odd.warned:
         warnings.warn(text, ScanWarning, stacklevel=2)
     report.warnings.extend(carried.warnings)
     log.info("wrote %s: %s in %.1f s", report.url, format_size(report.stored_bytes), report.seconds)
@@ -214,14 +210,13 @@ class Job:
         Source, layout, thresholds, threads and memory.
     document
         Metadata of the new store.
-    found, noted
-        What is doubtful about the counting, and what is worth a note; they grow while frames are counted.
+    odd
+        What is doubtful about the counting; grows while frames are counted.
     """
 
     plan: DensePlan | CountedPlan
     document: ScanDocument
-    found: list[str] = field(default_factory=list)
-    noted: list[str] = field(default_factory=list)
+    odd: Oddities = field(default_factory=Oddities)
 
 
 def prepare(
@@ -260,57 +255,7 @@ def prepare(
         **earlier_counting(opened),
     }
     document = describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()})
-    return Job(plan, document, list(plan.doubts) if isinstance(plan, CountedPlan) else [])
-
-
-def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters: dict[str, Any]) -> ScanDocument:
-    """Compose the metadata document of the new store."""
-    from stemstore_schemas import EventEncoding, ScanDocument
-
-    source, known = plan.source, plan.source.metadata
-    acquisition = calibration.acquisition(known.acquisition)
-    counting, encoding = None, None
-    if isinstance(plan, CountedPlan):
-        counter, layout = plan.counter, plan.layout
-        counting = known.counting if counter is None else describe_counting(counter)
-        encoding = EventEncoding(frames_per_block=layout.frames_per_block, slots_per_chunk=layout.slots_per_chunk)
-    return ScanDocument(
-        uuid=str(uuid.uuid4()),
-        profile="dense" if encoding is None else "counted",
-        axes=complete_axes(known.axes, (*source.scan_shape, *source.frame_shape), acquisition, calibration),
-        acquisition=acquisition,
-        detector=known.detector.model_copy(update={"shape": source.frame_shape}),
-        counting=counting,
-        encoding=encoding,
-        frames=count_frames_by_state(source),
-        history=[*earlier_history(source), _history(known, plan.workers, parameters)],
-        vendor=known.vendor,
-    )
-
-
-def _history(known: SourceMetadata, workers: int, parameters: dict[str, Any]) -> HistoryEntry:
-    from stemstore_schemas import HistoryEntry
-
-    return HistoryEntry(
-        operation="convert",
-        parameters=parameters,
-        inputs=known.files,
-        software={"stemstore": __version__, "numpy": np.__version__, "python": platform.python_version()},
-        environment={"platform": platform.system(), "workers": workers},
-        time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        host=platform.machine(),
-        warnings=known.warnings,
-    )
-
-
-def count_frames_by_state(source: FrameSource | EventSource) -> FrameCounts:
-    """Count valid, partial and missing frames."""
-    from stemstore_schemas import FrameCounts
-
-    if source.validity is None:
-        return FrameCounts(valid=math.prod(source.scan_shape))
-    numbers = np.bincount(source.validity, minlength=3)
-    return FrameCounts(valid=int(numbers[VALID]), partial=int(numbers[PARTIAL]), missing=int(numbers[MISSING]))
+    return Job(plan, document, Oddities(list(plan.doubts) if isinstance(plan, CountedPlan) else []))
 
 
 def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) -> ScanDocument:
@@ -333,7 +278,7 @@ def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) ->
         if isinstance(plan, DensePlan):
             write_frames(plan, writer, progress)
         else:
-            document = _counted(job, write_events(plan, writer, progress))
+            document = with_findings(document, plan.counter, write_events(plan, writer, progress), job.odd)
             arrays = {} if plan.counter is None else reference_arrays(plan.counter)
         writer.finalise(document, attributes=plan.summary_attributes(), arrays=arrays)
     except DestinationExistsError:
@@ -343,27 +288,6 @@ def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) ->
             writer.abort()
         raise
     return document
-
-
-def _counted(job: Job, n_events: int) -> ScanDocument:
-    """Complete the document with what counting found: the number of events, the drift, and what was odd."""
-    from stemstore_schemas import CountingDescription
-
-    counting = job.document.counting or CountingDescription(rule="foreign")
-    update: dict[str, Any] = {"n_events": n_events}
-    counter = job.plan.counter if isinstance(job.plan, CountedPlan) else None
-    if counter is not None:
-        drifts, found, noted = counter.findings(n_events)
-        update["drift"] = max(drifts.values(), default=None)
-        update["regions"] = [
-            region.model_copy(update={"drift": drifts.get(region.name.partition("/")[0])})
-            for region in counting.regions
-        ]
-        job.found.extend(found)
-        job.noted.extend(noted)
-    *before, last = job.document.history
-    last = last.model_copy(update={"warnings": [*last.warnings, *job.found, *job.noted]})
-    return job.document.model_copy(update={"counting": counting.model_copy(update=update), "history": [*before, last]})
 
 
 def _report(job: Job, document: ScanDocument, url: str, seconds: float) -> ConversionReport:
@@ -386,7 +310,7 @@ def _report(job: Job, document: ScanDocument, url: str, seconds: float) -> Conve
         workers=plan.workers,
         memory=plan.memory,
         seconds=seconds,
-        warnings=[*source.metadata.warnings, *job.found, *job.noted],
+        warnings=[*source.metadata.warnings, *job.odd.all],
     )
 
 

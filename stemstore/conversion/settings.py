@@ -10,11 +10,11 @@ import numpy as np
 
 from stemstore.conversion.corrections import Corrections
 from stemstore.conversion.count import Counter, Rule
+from stemstore.conversion.estimate import BACKGROUND_SIGMA, XRAY_SIGMA, Wanted, estimate
 from stemstore.conversion.noise import find_peak
 from stemstore.conversion.references import load_reference
 from stemstore.conversion.regions import Region, regions_of
 from stemstore.conversion.sampling import histograms
-from stemstore.conversion.thresholds import BACKGROUND_SIGMA, XRAY_SIGMA, Wanted, estimate
 from stemstore.errors import InputError
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from stemstore.conversion.estimate import Wanted, estimate
 from stemstore.conversion.noise import fit_noise_peak
 from stemstore.conversion.sampling import sampled_frames
-from stemstore.conversion.thresholds import Wanted, estimate
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.testing.arrays import ArrayFrames
 
