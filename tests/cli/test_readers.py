@@ -9,7 +9,14 @@ def test_built_in_readers_are_listed(call):
     """Each reader has a line with its name and its extensions."""
     lines = call("readers").stdout.splitlines()
     assert lines[0].split() == ["NAME", "DESCRIPTION", "EXTENSIONS", "PACKAGE"]
-    assert [line.split()[0] for line in lines[1:]] == ["ncem_counted", "ncem_sectors", "npy", "raw_binary", "raw_csr"]
+    assert [line.split()[0] for line in lines[1:]] == [
+        "empad",
+        "ncem_counted",
+        "ncem_sectors",
+        "npy",
+        "raw_binary",
+        "raw_csr",
+    ]
     assert next(line for line in lines if line.startswith("npy")).split()[-2:] == [".npy", "stemstore"]
 
 
