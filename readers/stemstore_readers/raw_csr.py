@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError
-from stemstore.sources.contract import MISSING, VALID, Events
+from stemstore.sources.contract import Events
 from stemstore.sources.files import describe, expand, identity
-from stemstore.sources.geometry import ValidityArray, check_missing, check_range, decide_flyback, shape_option
+from stemstore.sources.geometry import check_range, decide_flyback, place_frames, shape_option
 from stemstore.sources.records import stack_metadata
 from stemstore_readers.raw_csr_table import FILETYPE, Table
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemstore._types import Array, Int64Array, UInt32Array
+    from stemstore.sources.geometry import ValidityArray
     from stemstore_readers.raw_csr_table import FlatFile
     from stemstore_schemas import SourceMetadata
 
@@ -253,38 +254,6 @@ class CsrSource:
                 f"expected at most {MAX_ELECTRONS}; pass values='ones' if values are no counts"
             )
             raise CorruptDataError(msg, url=self.table.data.path, frame=first + at, found=int(electrons[at]))
-
-
-def place_frames(scan_shape: tuple[int, ...], n_frames: int, offset: int) -> tuple[ValidityArray | None, list[str]]:
-    """Lay out the frames over a scan, `offset` of them skipped at the start.
-
-    Returns
-    -------
-    validity, warnings
-
-    Raises
-    ------
-    InputError
-        Nothing would be left.
-    CorruptDataError
-        As for `check_missing`.
-    """
-    if not -n_frames < offset < n_frames:
-        msg = f"option sync_offset={offset} leaves none of {n_frames} frames; expected less than {n_frames} either way"
-        raise InputError(msg, key="sync_offset", found=offset)
-    n_positions = math.prod(scan_shape)
-    check_missing(scan_shape, n_frames)
-    numbers = {
-        "frames skipped at the start": max(offset, 0),
-        "positions without a frame at the start": min(max(-offset, 0), n_positions),
-        "frames ignored at the end": max(n_frames - offset - n_positions, 0),
-        "positions without a frame at the end": max(n_positions + offset - n_frames, 0),
-    }
-    found = [f"{number} {text}" for text, number in numbers.items() if number]
-    notes = [f"{n_frames} frames were found for {n_positions} positions: {', '.join(found)}"] if found else []
-    frame = np.arange(n_positions) + offset
-    inside = (frame >= 0) & (frame < n_frames)
-    return None if inside.all() else np.where(inside, VALID, MISSING).astype(np.uint8), notes
 
 
 def _ascending(indices: Array, indptr: Int64Array, n_pixels: int) -> UInt32Array:

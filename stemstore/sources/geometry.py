@@ -158,3 +158,35 @@ def fit_scan(
     validity[:n_frames] = VALID
     text = f"{n_frames} frames were found, the scan {scan_shape} needs {n_positions}; the last ones are marked missing"
     return scan_shape, validity, [text]
+
+
+def place_frames(scan_shape: tuple[int, ...], n_frames: int, offset: int) -> tuple[ValidityArray | None, list[str]]:
+    """Lay out the frames over a scan, `offset` of them skipped at the start.
+
+    Returns
+    -------
+    validity, warnings
+
+    Raises
+    ------
+    InputError
+        Nothing would be left.
+    CorruptDataError
+        As for `check_missing`.
+    """
+    if not -n_frames < offset < n_frames:
+        msg = f"option sync_offset={offset} leaves none of {n_frames} frames; expected less than {n_frames} either way"
+        raise InputError(msg, key="sync_offset", found=offset)
+    n_positions = math.prod(scan_shape)
+    check_missing(scan_shape, n_frames)
+    numbers = {
+        "frames skipped at the start": max(offset, 0),
+        "positions without a frame at the start": min(max(-offset, 0), n_positions),
+        "frames ignored at the end": max(n_frames - offset - n_positions, 0),
+        "positions without a frame at the end": max(n_positions + offset - n_frames, 0),
+    }
+    found = [f"{number} {text}" for text, number in numbers.items() if number]
+    notes = [f"{n_frames} frames were found for {n_positions} positions: {', '.join(found)}"] if found else []
+    frame = np.arange(n_positions) + offset
+    inside = (frame >= 0) & (frame < n_frames)
+    return None if inside.all() else np.where(inside, VALID, MISSING).astype(np.uint8), notes
