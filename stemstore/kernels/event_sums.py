@@ -260,3 +260,67 @@ def _moments_inside(gap, offsets, local, out, place, member, detector):  # type:
         out[place[i], 0] += n
         out[place[i], 1] += rows
         out[place[i], 2] += indices - rows * columns
+
+
+def second_moments(
+    gap: UInt16Array,
+    offsets: Int64Array,
+    local: Int64Array,
+    out: Array,
+    place: Int64Array,
+    prepared: tuple[Region, Int64Array],
+) -> None:
+    """Add number, sums of r, c, r², c² and rc of the electrons of frame ``local[i]`` to ``out[place[i]]``.
+
+    Parameters
+    ----------
+    gap, offsets, local, place
+        As in `masked_sums`.
+    out : shape (P, 6), uint64, int64 or float64
+        Added to; exact (in float64 below 2^53).
+    prepared
+        From `prepare_region`, and the stored row and column, (2,), from which r and c count. Rows and columns of the
+        detector are below 2^15, so that 2^33 electrons per frame fit 64 bits.
+
+    Raises
+    ------
+    InputError
+        Shapes, dtypes or indices that do not belong together.
+    CorruptDataError
+        A frame has events outside the detector.
+    """
+    (member, detector), first = prepared
+    local, place = check_rows(local, len(offsets) - 1, place, out, (6,))
+    gap, offsets, local = check_block(gap, offsets, local, int(detector[0] * detector[1]))
+    target = accumulator(out, np.dtype(np.uint16))
+    numbers = np.concatenate([detector, first]).astype(np.int64)
+    _second_moments(gap, offsets, local, target, place, frozen(member), frozen(numbers))
+
+
+@numba.njit(nogil=True, cache=True)
+def _second_moments(gap, offsets, local, out, place, member, numbers):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    columns, multiplier, shift, row0, column0 = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    whole = member.size == 0
+    for i in range(local.size):
+        part = gap[offsets[local[i]] : offsets[local[i] + 1]]
+        index, n, rows, cols = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        rr, cc, rc = np.int64(0), np.int64(0), np.int64(0)
+        for k in range(part.size):
+            index += part[k]
+            if part[k] != ESCAPE and (whole or member[index]):
+                row = (index * multiplier) >> shift
+                c = index - row * columns - column0
+                r = row - row0
+                n += 1
+                rows += r
+                cols += c
+                rr += r * r
+                cc += c * c
+                rc += r * c
+        line = out[place[i]]
+        line[0] += n
+        line[1] += rows
+        line[2] += cols
+        line[3] += rr
+        line[4] += cc
+        line[5] += rc

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from stemstore.kernels.event_frames import bin_detector, densify
 from stemstore.kernels.event_patterns import add, add_squares, add_weighted, maximum
-from stemstore.kernels.event_sums import masked_sums, moments, weighted_sums
+from stemstore.kernels.event_sums import masked_sums, moments, second_moments, weighted_sums
 from stemstore.kernels.gaps import decode, encode, slot_offsets
 from stemstore.kernels.tables import prepare_masks, prepare_region, prepare_weights
 
@@ -27,6 +27,7 @@ __all__ = [
     "prepare_masks",
     "prepare_region",
     "prepare_weights",
+    "second_moments",
     "slot_offsets",
     "weighted_sums",
 ]

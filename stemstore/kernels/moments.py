@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +13,9 @@ from stemstore.kernels.contract import sum_dtype
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
+
+SIDE = 2**15
+"""Rows or columns of a detector up to which the squares of many electrons fit 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,20 +34,15 @@ class Moments:
     reduces: Literal["detector"] = "detector"
     combine: np.ufunc = np.add
 
-    def prepare(self, region: DetectorRegion) -> tuple[str, Any, Any]:
-        """Choose the exact integer kernel where rows and columns of the stored detector are the visible ones."""
-        from stemstore.kernels import events, frames
+    def prepare(self, region: DetectorRegion) -> MomentTables:
+        """Keep the kernel and the region; tables are made when the driver is known."""
+        return MomentTables(self, region)
 
-        if self._exact(region):
-            mask = np.ones(region.shape, bool) if self.mask is None else self.mask
-            stored = None if self.mask is None and region.whole else region.embed(mask)
-            return (
-                "moments",
-                frames.prepare_region(region.stored, stored),
-                events.prepare_region(region.stored, stored),
-            )
-        weights = region.embed(self.weights(region.shape))
-        return "weights", frames.prepare_weights(weights), events.prepare_weights(weights)
+    def stored_mask(self, region: DetectorRegion) -> BoolArray | None:
+        """Pixels of the stored detector that count; None for all."""
+        if self.mask is None and region.whole:
+            return None
+        return region.embed(np.ones(region.shape, bool) if self.mask is None else self.mask)
 
     def weights(self, shape: tuple[int, int]) -> Array:
         """Weight images of the visible detector whose sums are the moments, (3 or 6, ky, kx), float64."""
@@ -54,7 +53,7 @@ class Moments:
 
     def output(self, dtype: np.dtype[Any], region: DetectorRegion) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Three sums per frame, or six."""
-        return (6 if self.second else 3,), sum_dtype(dtype) if self._exact(region) else np.dtype(np.float64)
+        return (6 if self.second else 3,), sum_dtype(dtype) if self.exact(region) else np.dtype(np.float64)
 
     def allocate(self, n_positions: int, dtype: np.dtype[Any], region: DetectorRegion) -> Array:
         """Make the zeroed sums, (positions, 3 or 6)."""
@@ -65,8 +64,9 @@ class Moments:
         """Add the moments of dense frames."""
         from stemstore.kernels import frames
 
-        how, table, _ = prepared
-        (frames.moments if how == "moments" else frames.weighted_sums)(block, local, out, place, table)
+        (frames.moments if self.exact(prepared.region) else frames.weighted_sums)(
+            block, local, out, place, prepared.frames
+        )
 
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
@@ -74,15 +74,66 @@ class Moments:
         """Add the moments of counted frames."""
         from stemstore.kernels import events
 
-        how, _, table = prepared
-        (events.moments if how == "moments" else events.weighted_sums)(gap, offsets, local, out, place, table)
+        sums: Any = events.weighted_sums
+        if self.in_integers(prepared.region):
+            sums = events.second_moments if self.second else events.moments
+        sums(gap, offsets, local, out, place, prepared.events)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Count rows and columns from the first visible pixel."""
-        if not self._exact(region) or (region.rows[0] == 0 and region.columns[0] == 0):
+        if not self.exact(region) or (region.rows[0] == 0 and region.columns[0] == 0):
             return out
         first = np.array([0, region.rows[0], region.columns[0]]).astype(out.dtype)
         return out - first * out[:, :1]
 
-    def _exact(self, region: DetectorRegion) -> bool:
-        return region.contiguous and self.positions is None and not self.second
+    def exact(self, region: DetectorRegion) -> bool:
+        """Whether the sums are integers, of rows and columns of the stored detector."""
+        return self.in_integers(region) and not self.second
+
+    def in_integers(self, region: DetectorRegion) -> bool:
+        """Whether events are summed in integers: rows and columns of the stored detector are the visible ones."""
+        fits = not self.second or max(region.stored) <= SIDE
+        return region.contiguous and self.positions is None and fits
+
+
+class MomentTables:
+    """Tables of moments for the loops over frames or events, made when needed.
+
+    Attributes
+    ----------
+    kernel, region
+        What they are for.
+    """
+
+    def __init__(self, kernel: Moments, region: DetectorRegion) -> None:
+        self.kernel, self.region = kernel, region
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tables will take, at most."""
+        pixels = self.region.stored[0] * self.region.stored[1]
+        return pixels if self.kernel.exact(self.region) else pixels * 8 * (6 if self.kernel.second else 3)
+
+    @cached_property
+    def frames(self) -> Any:
+        """For dense frames."""
+        from stemstore.kernels import frames
+
+        if self.kernel.exact(self.region):
+            return frames.prepare_region(self.region.stored, self.kernel.stored_mask(self.region))
+        return frames.prepare_weights(self.region.embed(self.kernel.weights(self.region.shape)))
+
+    @cached_property
+    def events(self) -> Any:
+        """For events."""
+        from stemstore.kernels import events
+
+        if not self.kernel.in_integers(self.region):
+            return events.prepare_weights(self.region.embed(self.kernel.weights(self.region.shape)))
+        table = events.prepare_region(self.region.stored, self.kernel.stored_mask(self.region))
+        first = np.array([self.region.rows[0], self.region.columns[0]], np.int64)
+        return (table, first) if self.kernel.second else table
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without tables."""
+        return MomentTables, (self.kernel, self.region)

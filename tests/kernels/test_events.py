@@ -132,6 +132,24 @@ def test_moments_equal_those_of_frames(scan, masked):
     np.testing.assert_array_equal(out, expected)
 
 
+@settings(deadline=None, max_examples=50)
+@given(scan=scans(), masked=st.booleans(), first=st.tuples(st.integers(0, 5), st.integers(0, 5)))
+def test_second_moments_are_sums_of_squares(scan, masked, first):
+    """Number, first and second moments are the weighted sums of the densified frames."""
+    detector, lists, local, place = scan
+    row, column = np.indices(detector)
+    mask = (row + column) % 3 > 0 if masked else np.ones(detector, bool)
+    r, c = row - first[0], column - first[1]
+    weights = np.stack([np.ones(detector, int), r, c, r * r, c * c, r * c]) * mask
+    expected = np.zeros((4, 6), np.int64)
+    np.add.at(expected, place, np.einsum("nij,qij->nq", dense(lists, detector)[local].astype(np.int64), weights))
+    for kind in (np.int64, np.float64):
+        out = np.zeros((4, 6), kind)
+        region = events.prepare_region(detector, mask if masked else None)
+        events.second_moments(*coded(lists), local, out, place, (region, np.array(first)))
+        np.testing.assert_array_equal(out, expected)
+
+
 @settings(deadline=None, max_examples=100)
 @given(scan=scans())
 def test_patterns_equal_those_of_frames(scan):

@@ -101,11 +101,13 @@ def test_detectors_and_patterns(selection, seed):
 
 
 @settings(max_examples=20)
-@given(selection=selections())
-def test_moments(selection):
-    """Centre of mass and its second moments are those of the dense frames; empty frames have none."""
+@given(selection=selections(), masked=st.booleans())
+def test_moments(selection, masked):
+    """Centre of mass and its second moments are those of the dense frames, under a mask too; empty frames have none."""
     image, dense = selection
-    found = stemstore.center_of_mass(image, center=(0, 0), unit="pixel", sigma=True).compute()
+    mask = np.indices(dense.shape[-2:]).sum(0) % 3 != 1 if masked else None
+    dense = dense if mask is None else dense * mask
+    found = stemstore.center_of_mass(image, mask=mask, center=(0, 0), unit="pixel", sigma=True).compute()
     total = dense.sum((-1, -2))
     np.testing.assert_array_equal(found.total, total)
     number = np.where(total, total, np.nan)
