@@ -138,7 +138,23 @@ def value_histogram(frames: Array, grid: tuple[Int64Array, Int64Array], scale: t
     out : shape (n_regions, n_bins), int64
         Added to.
     """
-    _value_histogram(frames, grid[0], grid[1], scale[0], 1 / scale[1], out)
+    origin, width = scale
+    if frames.dtype.kind in "iu" and width == 1 and origin == int(origin):
+        _whole_histogram(frames, grid[0], grid[1], int(origin), out)
+    else:
+        _value_histogram(frames, grid[0], grid[1], origin, 1 / width, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _whole_histogram(frames, bounds, region, origin, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    last = out.shape[1] - 1
+    for f in range(frames.shape[0]):
+        for r in range(frames.shape[1]):
+            line = frames[f, r]
+            for s in range(bounds.size - 1):
+                table = out[region[r, s]]
+                for c in range(bounds[s], bounds[s + 1]):
+                    table[min(max(np.int64(line[c]) - origin, 0), last)] += 1
 
 
 @numba.njit(nogil=True, cache=True)

@@ -54,19 +54,20 @@ def test_absent_pixels_stay_absent():
     np.testing.assert_array_equal(out[0, 0, [0, 2, 3, 4]], [10, 10, 10, 20])
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.float64])
-def test_value_histogram(dtype):
+@pytest.mark.parametrize("width", [1.0, 2.0])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float64])
+def test_value_histogram(dtype, width):
     """Every region has its own histogram; ends take what is beyond, NaN is left out."""
     frames = np.random.default_rng(0).integers(0, 40, (3, 6, 10)).astype(dtype)
     grid = np.array([0, 4, 10]), np.array([[0, 1]] * 3 + [[2, 2]] * 3)
     out = np.zeros((3, 15), np.int64)
     if dtype is np.float64:
         frames[0, 0, 0] = np.nan
-    value_histogram(frames, grid, (10.0, 2.0), out)
+    value_histogram(frames, grid, (10.0, width), out)
     plain = frames.astype(float)
     parts = [plain[:, :3, :4], plain[:, :3, 4:], plain[:, 3:]]
     for part, found in zip(parts, out, strict=True):
-        places = np.floor((part[~np.isnan(part)] - 10) / 2 + 0.5).clip(0, 14).astype(int)
+        places = np.floor((part[~np.isnan(part)] - 10) / width + 0.5).clip(0, 14).astype(int)
         np.testing.assert_array_equal(found, np.bincount(places, minlength=15))
 
 
