@@ -1,0 +1,415 @@
+"""HDF5 files as readers see them: opened for a moment, followed along their links, described as plain values.
+
+h5py reports damage as one of six built-in exceptions; here they become the errors of stemstore. No object is ever
+unpickled, and nothing is allocated because a file says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemstore.errors import (
+    CorruptDataError,
+    InputError,
+    NotFoundError,
+    OptionalDependencyError,
+    StemStoreError,
+    StorageError,
+    TruncatedFileError,
+    UnknownFormatError,
+)
+from stemstore.sources.files import exists, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+
+USER_BLOCKS = (0, 512, 1024, 2048)
+"""Bytes at which the signature may lie inside the head of a file that readers are shown."""
+
+MAX_OBJECTS = 100_000
+"""Objects of one file that are looked at; a circle of links ends here at the latest."""
+
+MAX_DEPTH = 32
+"""Groups inside groups that are followed."""
+
+MAX_VALUES = 256
+"""Numbers of an array that are quoted in metadata; longer ones are described by shape and type."""
+
+MAX_TEXT = 2**20
+"""Characters of a text that are quoted in metadata."""
+
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, EOFError, MemoryError)
+"""What h5py raises over a damaged file."""
+
+
+def is_hdf5(first_bytes: bytes) -> bool:
+    """Whether the head of a file carries the signature of HDF5, behind a user block perhaps."""
+    return any(first_bytes[at : at + len(MAGIC)] == MAGIC for at in USER_BLOCKS)
+
+
+@contextmanager
+def open_hdf5(path: str | Path) -> Iterator[Any]:
+    """Open an HDF5 file for reading, without a lock, for the duration of a block.
+
+    Raises
+    ------
+    UnknownFormatError
+        It is no HDF5 file.
+    TruncatedFileError, CorruptDataError
+        It is damaged; also for what h5py raises inside the block.
+    StorageError, NotFoundError
+        It cannot be read, or another program has it open for writing.
+    """
+    import h5py
+
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(USER_BLOCKS[-1] + len(MAGIC))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not is_hdf5(head):
+        msg = f"file {str(path)!r} starts with {head[: len(MAGIC)]!r}, expected {MAGIC!r}; it is no HDF5 file"
+        raise UnknownFormatError(msg, url=str(path), found=head[: len(MAGIC)], expected=MAGIC)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except StemStoreError:
+        raise
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: str | Path, error: Exception) -> StemStoreError:
+    """Make the error for a file over which h5py stumbled."""
+    reason = str(error)
+    if "truncated" in reason:
+        msg = f"HDF5 file {str(path)!r} ends before its content does ({reason}); copy it again"
+        return TruncatedFileError(msg, url=str(path))
+    if "already open for write" in reason or "not closed" in reason:
+        msg = f"HDF5 file {str(path)!r} is still being written, or was never closed ({reason}); wait, or run h5clear -s"
+        return StorageError(msg, url=str(path))
+    if "required filter" in reason:  # of a dataset that a virtual one is made of
+        msg = f'HDF5 file {str(path)!r} needs the package hdf5plugin ({reason}); pip install "stemstore[hdf5]"'
+        return OptionalDependencyError(msg, url=str(path))
+    msg = f"HDF5 file {str(path)!r} cannot be read: {reason}; it is damaged, copy it again"
+    return CorruptDataError(msg, url=str(path))
+
+
+def ask_hdf5(url: str, first_bytes: bytes, question: Callable[[Any], float]) -> float:
+    """Ask about the inside of a file, for `Reader.matches`: 0 for what is no readable HDF5 file; never raises.
+
+    Opening a file and listing its root reads about 2 kB; a question may look at a few names and attributes beyond.
+    """
+    if not is_hdf5(first_bytes):
+        return 0.0
+    try:
+        with open_hdf5(url) as file:
+            return float(question(file))
+    except StemStoreError:
+        return 0.0
+
+
+def find(file: Any, name: str) -> Any:
+    """Get a group or dataset by its path, links followed.
+
+    Raises
+    ------
+    NotFoundError
+        A linked file is missing.
+    CorruptDataError
+        There is no such object, a link leads nowhere, or it is damaged.
+    """
+    try:
+        return file[name]
+    except DAMAGE as error:
+        raise _lost(file, name, error) from error
+
+
+def _lost(file: Any, name: str, error: Exception) -> StemStoreError:
+    """Tell why an object cannot be had: the first link on its way that leads nowhere."""
+    import h5py
+
+    origin, way = file.file.filename, PurePosixPath("/")
+    for step in PurePosixPath(file.name, name).parts[1:]:
+        way /= step
+        try:
+            link = file.file.get(str(way), getlink=True)
+        except DAMAGE:
+            break
+        if isinstance(link, h5py.ExternalLink):
+            target = beside(origin, link.filename)
+            if not exists(target):
+                msg = (
+                    f"{way} in {origin!r} links to the file {link.filename!r}, which is missing (looked for as "
+                    f"{str(target)!r}); copy it there"
+                )
+                return NotFoundError(msg, url=str(target), key=str(way))
+        if link is None or file.file.get(str(way)) is None:
+            aim = f", a link to {link.path!r}," if hasattr(link, "path") else ""
+            msg = f"{way}{aim} leads nowhere in {origin!r}; the file is damaged or incomplete, copy it again"
+            return CorruptDataError(msg, url=origin, key=str(way))
+    msg = f"{name} in {origin!r} cannot be read: {error}; the file is damaged, copy it again"
+    return CorruptDataError(msg, url=origin, key=name)
+
+
+def beside(origin: str | Path, name: str) -> Path:
+    """Where a file named by a link lies: beside the file that names it, unless it is there as it is named."""
+    near = Path(origin).parent / name
+    stray = Path(origin).parent / Path(name.replace("\\", "/")).name
+    return next((path for path in (near, Path(name)) if path.exists()), stray if Path(name).is_absolute() else near)
+
+
+def require_filters(dataset: Any) -> None:
+    """Make sure that the filters of a dataset can be undone, loading those of the package hdf5plugin.
+
+    Raises
+    ------
+    OptionalDependencyError
+        The package is not installed, or does not know the filter either.
+    """
+    import h5py
+
+    if dataset.is_virtual:  # its sources may be compressed
+        with suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+    listed = dataset.id.get_create_plist()
+    filters = [listed.get_filter(i) for i in range(listed.get_nfilters())]
+    for code, _, _, label in filters:
+        if h5py.h5z.filter_avail(code):
+            continue
+        where = f"{dataset.name} in {dataset.file.filename!r} is compressed with filter {code} ({text(label)[:80]!r})"
+        try:
+            importlib.import_module("hdf5plugin")  # registers its filters
+        except ImportError as error:
+            msg = f'{where}, which needs the package hdf5plugin; pip install "stemstore[hdf5]"'
+            raise OptionalDependencyError(msg, key=dataset.name, found=code) from error
+        if not h5py.h5z.filter_avail(code):
+            msg = f"{where}, which hdf5plugin does not know; rewrite the file with h5repack -f GZIP=1"
+            raise OptionalDependencyError(msg, key=dataset.name, found=code)
+
+
+def linked_files(dataset: Any) -> list[Path]:
+    """List the files that hold the pixels of a dataset: its own, and those that a virtual dataset is made of.
+
+    Raises
+    ------
+    NotFoundError
+        One of them is missing; HDF5 would fill its pixels silently.
+    """
+    origin = Path(dataset.file.filename)
+    names = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
+    names += [text(name) for name, _, _ in dataset.external or ()]
+    found = [origin]
+    for name in dict.fromkeys(names):
+        path = origin if name == "." else beside(origin, name.replace("%b", "0"))
+        if not exists(path):
+            msg = f"{dataset.name} in {str(origin)!r} takes pixels from {str(path)!r}, which is missing; copy it there"
+            raise NotFoundError(msg, url=str(path), key=dataset.name)
+        if path not in found:
+            found.append(path)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One dataset of numbers in a file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pixels, unit byte."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def walk(group: Any) -> Iterator[tuple[str, Any]]:
+    """Visit every group and dataset below a group once, in the order of the file's names; dangling links are skipped.
+
+    Raises
+    ------
+    CorruptDataError
+        There are more than `MAX_OBJECTS`.
+    """
+    import h5py
+
+    seen: set[tuple[int, Any]] = set()
+    todo = [("", group, 0)]
+    while todo:
+        prefix, parent, depth = todo.pop()
+        below = []
+        for name in parent:
+            try:
+                child = parent[name]
+                info = h5py.h5o.get_info(child.id)
+            except DAMAGE:
+                continue
+            if (mark := (info.fileno, info.addr)) in seen:
+                continue
+            seen.add(mark)
+            if len(seen) > MAX_OBJECTS:
+                msg = f"HDF5 file {group.file.filename!r} has more than {MAX_OBJECTS} objects; it is no scan"
+                raise CorruptDataError(msg, url=group.file.filename, expected=MAX_OBJECTS)
+            yield f"{prefix}/{name}", child
+            if isinstance(child, h5py.Group) and depth < MAX_DEPTH:
+                below.append((f"{prefix}/{name}", child, depth + 1))
+        todo.extend(reversed(below))
+
+
+def datasets(group: Any, min_ndim: int = 2) -> list[Listed]:
+    """List the datasets of numbers below a group, the largest first."""
+    import h5py
+
+    found = []
+    for name, item in walk(group):
+        if isinstance(item, h5py.Dataset) and item.shape is not None and item.ndim >= min_ndim:
+            dtype = dtype_of(item)
+            if dtype is not None and dtype.kind in "uifcb":
+                found.append(Listed(name, tuple(item.shape), dtype))
+    return sorted(found, key=lambda one: -one.nbytes)
+
+
+def dtype_of(dataset: Any) -> np.dtype[Any] | None:
+    """Type of a dataset; None for one that NumPy does not know."""
+    try:
+        return np.dtype(dataset.dtype)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def text(value: Any) -> str:
+    """Read a text as files hold it: str, bytes of any encoding, an array of one text; padding removed."""
+    if isinstance(value, np.ndarray):
+        value = value.reshape(-1)[0] if value.size else ""
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")  # what h5py could not decode
+    if not isinstance(value, bytes):
+        return str(value)
+    value = value.rstrip(b"\0")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def number(value: Any) -> float | None:
+    """Read one number as files hold it: a scalar, an array of one, a text; None where it is none or not finite."""
+    array = np.asarray(value)
+    if array.size != 1:
+        return None
+    try:
+        found = float(text(array.reshape(-1)[0])) if array.dtype.kind in "OSU" else float(array.reshape(-1)[0])
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def plain(value: Any) -> Any:
+    """Turn a value of an attribute or dataset into what JSON knows; an array of one becomes its element."""
+    if isinstance(value, (str, bytes, np.bytes_)):
+        return text(value)[:MAX_TEXT]
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufcSUO" or (array.dtype.kind == "O" and array.ndim == 0):
+        return str(value)[:MAX_TEXT]
+    if array.size > MAX_VALUES:
+        return {"shape": list(array.shape), "dtype": str(array.dtype)}
+    if array.size == 1:
+        array = array.reshape(())
+    if array.dtype.kind in "SUO":
+        texts = [text(one)[:MAX_TEXT] for one in array.reshape(-1)]
+        return texts if array.ndim else texts[0]
+    return [str(one) for one in array.reshape(-1)] if array.dtype.kind == "c" else array.tolist()
+
+
+def attributes(item: Any) -> dict[str, Any]:
+    """All attributes of an object as plain values; one that cannot be read says so."""
+    found: dict[str, Any] = {}
+    for name in item.attrs:
+        try:
+            found[name] = plain(item.attrs[name])
+        except DAMAGE as error:
+            found[name] = f"unreadable: {error}"
+    return found
+
+
+def attribute(item: Any, name: str) -> Any:
+    """One attribute as it is stored; None where it is absent or unreadable."""
+    try:
+        return item.attrs.get(name)
+    except DAMAGE:
+        return None
+
+
+def value_of(group: Any, name: str) -> Any:
+    """Content of a small dataset as it is stored; None where it is absent, long, linked to nowhere or unreadable."""
+    try:
+        item = group.get(name)
+        if item is None or item.shape is None or item.size > MAX_VALUES:
+            return None
+        return item[()]
+    except (*DAMAGE, AttributeError):  # AttributeError: a group
+        return None
+
+
+def quote(group: Any) -> dict[str, Any]:
+    """Everything below a group that fits metadata: attributes under ``@name``, small datasets as values.
+
+    Raises
+    ------
+    CorruptDataError
+        As for `walk`.
+    """
+    import h5py
+
+    found: dict[str, Any] = {f"@{name}": value for name, value in attributes(group).items()}
+    for name, item in walk(group):
+        key = name.lstrip("/")
+        found.update({f"{key}@{at}": value for at, value in attributes(item).items()})
+        if isinstance(item, h5py.Dataset):
+            found[key] = _content(item)
+    return found
+
+
+def _content(dataset: Any) -> Any:
+    if dataset.shape is None:
+        return None
+    dtype = dtype_of(dataset)
+    if dtype is None or dataset.size > MAX_VALUES:
+        return {"shape": list(dataset.shape), "dtype": str(dtype)}
+    try:
+        return plain(dataset[()])
+    except DAMAGE as error:
+        return f"unreadable: {error}"
+
+
+def choose_dataset(path: str | Path, found: list[Listed], wanted: str | None) -> Listed:
+    """Take the dataset that the user names, or the only or largest one of those that a reader found.
+
+    Raises
+    ------
+    InputError
+        There is no dataset of that name; the message lists those there are.
+    UnknownFormatError
+        There is none at all.
+    """
+    if not found:
+        msg = f"HDF5 file {str(path)!r} holds no frames of this format; open it with another reader"
+        raise UnknownFormatError(msg, url=str(path))
+    if wanted is None:
+        return found[0]
+    for one in found:
+        if one.name.strip("/") == wanted.strip("/"):
+            return one
+    names = ", ".join(f"{one.name} {one.shape}" for one in found[:10])
+    msg = f"option dataset={wanted!r} names no frames in {str(path)!r}; there are {names}"
+    raise InputError(msg, key="dataset", found=wanted, expected=[one.name for one in found])
