@@ -143,8 +143,8 @@ def _lost(file: Any, name: str, error: Exception) -> StemStoreError:
         way /= step
         try:
             link = file.file.get(str(way), getlink=True)
-        except DAMAGE:
-            break
+        except DAMAGE:  # KeyError: there is no such name
+            link = None
         if isinstance(link, h5py.ExternalLink):
             target = beside(origin, link.filename)
             if not exists(target):
@@ -154,7 +154,7 @@ def _lost(file: Any, name: str, error: Exception) -> StemStoreError:
                 )
                 return NotFoundError(msg, url=str(target), key=str(way))
         if link is None or file.file.get(str(way)) is None:
-            aim = f", a link to {link.path!r}," if hasattr(link, "path") else ""
+            aim = f", a link to {link.path}," if hasattr(link, "path") else ""
             msg = f"{way}{aim} leads nowhere in {origin!r}; the file is damaged or incomplete, copy it again"
             return CorruptDataError(msg, url=origin, key=str(way))
     msg = f"{name} in {origin!r} cannot be read: {error}; the file is damaged, copy it again"
