@@ -19,6 +19,7 @@ ROW_DARKS = ("none", "mean", "median")
 EXACT_BYTES = 2  # integers of up to 16 bits are exact in 32-bit floats; wider ones are corrected in 64 bits
 OFFSET_BYTES = 4  # differences of wider integers than 32 bits may leave 64 bits
 LARGEST_OFFSET = 2**29
+FULL_SCALE = 65535
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +100,14 @@ class Corrections:
         if self.dead is not None:
             gain = np.where(self.dead, np.nan, gain)
         return dark.astype(self.work_dtype), gain.astype(self.work_dtype)
+
+    def hides_full(self, last: float) -> bool:
+        """Tell whether a 16-bit pixel at full scale might be corrected to `last` or less, and pass for an electron."""
+        if self.row_dark != "none":
+            return True
+        dark, gain = self.factors()
+        lowest = (FULL_SCALE - dark) * gain
+        return bool((lowest <= last).any())
 
     def apply(self, frames: Array, out: Array, factors: tuple[FloatArray, FloatArray]) -> Int64Array:
         """Correct frames in floating point.

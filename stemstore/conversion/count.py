@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stemstore.conversion.corrections import Corrections
+from stemstore.conversion.corrections import FULL_SCALE, Corrections
 from stemstore.conversion.regions import modules_of
 from stemstore.kernels.counting import Limits
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, Events
@@ -57,6 +57,7 @@ class Counter:
     _by_integers: Limits | None = field(init=False, repr=False, compare=False)
     _by_floats: Limits = field(init=False, repr=False, compare=False)
     _factors: Any = field(init=False, repr=False, compare=False)
+    _mark_full: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         source = self.source
@@ -71,6 +72,10 @@ class Counter:
         object.__setattr__(self, "_by_integers", plain)
         object.__setattr__(self, "_by_floats", limits(done.work_dtype))
         object.__setattr__(self, "_factors", done.factors() if done.floating else None)
+        full = self.rule == "stemstore" and source.dtype == np.uint16
+        object.__setattr__(
+            self, "_mark_full", full and (not done.floating or done.hides_full(float(self._by_floats.last.max())))
+        )
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -115,11 +120,13 @@ class Counter:
         frame_bytes = math.prod(self.frame_shape) * done.work_dtype.itemsize
         step = max(1, CORRECTED_BYTES // max(1, frame_bytes))
         parts = []
-        with lease(min(step, len(frames)) * frame_bytes) as buffer:
-            for first in range(0, len(frames), step):
+        with lease(step * frame_bytes) as buffer:
+            for first in range(0, max(1, len(frames)), step):
                 some = frames[first : first + step]
                 values = buffer[: len(some) * frame_bytes].view(done.work_dtype).reshape(some.shape)
                 levelless = done.apply(some, values, factors)
+                if self._mark_full and (some == FULL_SCALE).any():
+                    values[(some == FULL_SCALE) & ~np.isnan(values)] = np.inf  # an X-ray, whatever it is corrected to
                 if state is not None:
                     erase_lost(some, values, state[first : first + step], modules)
                 indptr, indices, tallies = self._by_floats.count(values)

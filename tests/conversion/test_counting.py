@@ -64,6 +64,25 @@ def test_dark_that_is_no_whole_number_and_gain():
     assert found == by_definition(values.astype(np.float32), 9.5, 80.0)
 
 
+@pytest.mark.parametrize("options", [{"dark": DARK}, {"gain": np.full(SHAPE, 1e-3)}, {"row_dark": "mean"}])
+def test_saturated_pixels_are_xrays_after_every_correction(options):
+    """A pixel at full scale is no event and leaves none beside it, whatever it is corrected to."""
+    frames = camera(3)
+    frames[:, 4:20:5, 3:18:4] = 65535
+    counter = CountOptions(background_threshold=-1e3, xray_threshold=np.inf, **options).counter(ArrayFrames(frames))
+    found = counter.read_events(0, 3)
+    rows, columns = np.divmod(found.indices.astype(int), 20)
+    for row, column in np.argwhere(frames[0] == 65535):
+        assert not ((abs(rows - row) <= 1) & (abs(columns - column) <= 1)).any()
+    assert len(rows) > 20
+
+
+def test_an_empty_range_has_no_events():
+    """No frames, no events."""
+    found = CountOptions(gain=np.ones(SHAPE), **LIMITS).counter(ArrayFrames(camera(3))).read_events(2, 2)
+    assert (found.indptr.tolist(), len(found.indices)) == ([0], 0)
+
+
 def test_bad_pixels_are_absent():
     """A bad pixel is no event and hides no neighbour, with and without a gain."""
     frames = np.full((1, *SHAPE), 20, np.uint16)
