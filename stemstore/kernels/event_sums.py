@@ -300,23 +300,25 @@ def second_moments(
 @numba.njit(nogil=True, cache=True)
 def _second_moments(gap, offsets, local, out, place, member, numbers):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
     columns, multiplier, shift, row0, column0 = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    whole = member.size == 0
+    pixels = np.empty(1024, dtype=np.int64)  # of the electrons that count; grows to the longest frame
     for i in range(local.size):
         part = gap[offsets[local[i]] : offsets[local[i] + 1]]
-        index, n, rows, cols = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-        rr, cc, rc = np.int64(0), np.int64(0), np.int64(0)
+        if part.size > pixels.size:
+            pixels = np.empty(2 * part.size, dtype=np.int64)
+        index, n = np.int64(0), np.int64(0)
         for k in range(part.size):
             index += part[k]
-            if part[k] != ESCAPE and (whole or member[index]):
-                row = (index * multiplier) >> shift
-                c = index - row * columns - column0
-                r = row - row0
-                n += 1
-                rows += r
-                cols += c
-                rr += r * r
-                cc += c * c
-                rc += r * c
+            pixels[n] = index
+            n += part[k] != ESCAPE and (member.size == 0 or member[index] != 0)  # others are overwritten by the next
+        rows, cols, rr, cc, rc = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        for k in range(n):
+            row = (pixels[k] * multiplier) >> shift
+            r, c = np.int64(np.int32(row - row0)), np.int64(np.int32(pixels[k] - row * columns - column0))
+            rows += r
+            cols += c
+            rr += r * r  # of 32-bit numbers: processors multiply several of them at once
+            cc += c * c
+            rc += r * c
         line = out[place[i]]
         line[0] += n
         line[1] += rows

@@ -223,6 +223,16 @@ def test_many_events_under_several_weights():
     assert out.tolist() == [(weights.reshape(3, -1)[:, f]).sum(axis=1).tolist() for f in lists]
 
 
+def test_second_moments_of_many_events():
+    """A frame of many events after one of few, as integers."""
+    lists = [[1, 2], list(range(3000)) * 2]
+    out = np.zeros((2, 6), np.int64)
+    events.second_moments(*coded(lists), [0, 1], out, [0, 1], (events.prepare_region((50, 60)), np.array([3, 4])))
+    row, column = np.divmod(np.array(lists[1]), 60) - np.array([[3], [4]])
+    expected = [6000, row.sum(), column.sum(), (row**2).sum(), (column**2).sum(), (row * column).sum()]
+    assert out.tolist() == [[2, -6, -5, 18, 13, 15], expected]
+
+
 def test_weights_that_are_not_finite():
     """Infinite and missing weights reach the frames that have an electron there, and no others."""
     weights = np.array([[[np.inf, 1.0, np.nan]], [[1.0, 2.0, 3.0]]])
