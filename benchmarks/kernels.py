@@ -21,6 +21,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is importe
 import numpy as np
 
 from stemstore.kernels import counting, events, frames
+from stemstore.kernels.shifting import shift_events
+from stemstore.kernels.thinning import Chance, thin_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,10 +175,25 @@ def event_cases() -> Iterator[Case]:
     region, starts = events.prepare_region((DETECTOR, DETECTOR)), indptr[:-1]
     sums, moments = np.zeros((shape[0], 1), np.uint64), np.zeros((shape[0], 3), np.uint64)
     pattern = np.zeros((DETECTOR, DETECTOR), np.uint64)
+    rings = np.concatenate([annulus(DETECTOR, 8 * k, 8 * k + 8) for k in range(16)])
+    tables, weights = events.prepare_masks(rings), events.prepare_weights(rings * 0.5)
+    flats, halves = rings.reshape(16, -1).astype(np.uint8), rings.reshape(16, -1) * 0.5
+    many, real = np.zeros((shape[0], 16), np.uint64), np.zeros((shape[0], 16))
+    squares, moves = np.zeros((shape[0], 6)), np.stack([index % 7 - 3, index % 5 - 2], axis=1)
 
     def moments_with_numpy() -> object:
         r, c = np.divmod(listed, np.uint32(DETECTOR))
         return np.add.reduceat(r, starts, dtype=np.int64), np.add.reduceat(c, starts, dtype=np.int64)
+
+    def second_moments_with_numpy() -> object:
+        r, c = (one.astype(np.int64) for one in np.divmod(listed, np.uint32(DETECTOR)))
+        return [np.add.reduceat(one, starts) for one in (r, c, r * r, c * c, r * c)]
+
+    def shift_with_numpy() -> object:
+        r, c = (one.astype(np.int64) for one in np.divmod(listed, np.uint32(DETECTOR)))
+        r, c = r + moves[:, 0].repeat(shape[1]), c + moves[:, 1].repeat(shape[1])
+        stay = (r >= 0) & (r < DETECTOR) & (c >= 0) & (c < DETECTOR)
+        return r[stay] * DETECTOR + c[stay], np.add.reduceat(stay, starts, dtype=np.int64)
 
     def decode_with_numpy() -> object:
         return np.concatenate([np.cumsum(part, dtype=np.uint32) for part in np.split(gap, block[1][1:-1])])
@@ -202,6 +219,41 @@ def event_cases() -> Iterator[Case]:
             "bincount, decoded",
             lambda: np.bincount(listed, minlength=DETECTOR**2),
             1.0,
+        ),
+        (
+            "events.masked_sums, 16",
+            lambda: events.masked_sums(*block, many, index, tables),
+            "16 tables and reduceat, decoded",
+            lambda: [np.add.reduceat(one[listed], starts, dtype=np.int64) for one in flats],
+            16.0,
+        ),
+        (
+            "events.weighted_sums, 16",
+            lambda: events.weighted_sums(*block, real, index, weights),
+            "16 tables and reduceat, decoded",
+            lambda: [np.add.reduceat(one[listed], starts, dtype=np.float64) for one in halves],
+            20.0,
+        ),
+        (
+            "events.second_moments",
+            lambda: events.second_moments(*block, squares, index, (region, np.zeros(2, np.int64))),
+            "divmod and reduceat, decoded",
+            second_moments_with_numpy,
+            5.0,
+        ),
+        (
+            "thin_events to a half",
+            lambda: thin_events(*block, index, DETECTOR**2, Chance.of(0, 0, 0.0, 0.5)),
+            "random numbers, one mask, decoded",
+            lambda: listed[rng.random(listed.size) < 0.5],
+            1.5,
+        ),
+        (
+            "shift_events",
+            lambda: shift_events(*block, moves, (DETECTOR, DETECTOR)),
+            "divmod and one mask, decoded",
+            shift_with_numpy,
+            1.5,
         ),
         ("events.decode", lambda: events.decode(*block[:2]), "cumsum per frame, no escapes", decode_with_numpy, 0.5),
     ):
