@@ -114,9 +114,11 @@ class Watch:
         middle = int(np.median(source.read_frames(number, number + 1)))
         modules = modules_of(source.metadata.detector, source.frame_shape)
         n_frames, line = math.prod(source.scan_shape), source.scan_shape[-1]
-        seen = min((module.columns[1] - module.columns[0] for module in modules), default=1)
+        seen = min(module.columns[1] - module.columns[0] for module in modules)
+        # every group sees every row, so that rows of another level do not look like a drift
+        least = max(-(-PIXELS_PER_GROUP // seen), *(module.rows[1] - module.rows[0] for module in modules))
         n_lines = -(-n_frames // line)
-        per_group = max(-(-n_lines // MAX_GROUPS), -(-PIXELS_PER_GROUP // (seen * line)))
+        per_group = max(-(-n_lines // MAX_GROUPS), -(-least // line))
         counts = np.zeros((-(-n_lines // per_group), len(modules), N_BINS), np.int64)
         low = max(int(np.iinfo(source.dtype).min), middle - N_BINS // 2)
         return cls(modules, low, per_group * line, line, math.prod(source.frame_shape), counts)

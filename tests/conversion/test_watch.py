@@ -90,3 +90,11 @@ def test_frames_that_are_no_integers_are_not_watched():
     """Drift is looked for in integers; a scan without a complete frame has no pedestal."""
     assert Watch.over(ArrayFrames(noise().astype(np.float32))) is None
     assert Watch.over(ArrayFrames(noise(), np.ones((16, 16)))) is None
+
+
+def test_rows_of_another_level_are_no_drift():
+    """A pedestal that differs from row to row is the same in every part of the scan."""
+    frames = noise() + np.linspace(0, 6, 40).round().astype(np.uint16)[:, None]
+    watch = Watch.over(ArrayFrames(frames))
+    watch.look(frames.reshape(-1, 40, 36), 0, None, np.zeros((256, 2), np.int64))
+    assert watch.drifts()[0]["detector"] < 0.5

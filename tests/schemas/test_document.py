@@ -15,6 +15,8 @@ from stemstore_schemas import (
     Axis,
     CommitDocument,
     CountingDescription,
+    CountingReference,
+    CountingRegion,
     Detector,
     DocumentError,
     EventEncoding,
@@ -97,8 +99,25 @@ DETECTORS = st.builds(
     thresholds=st.lists(quantities("keV"), max_size=2),
     mask=maybe(NAMES),
 )
+EDGES = st.tuples(st.integers(0, 9), st.integers(10, 4096))
+REGIONS = st.builds(
+    CountingRegion,
+    name=NAMES,
+    rows=EDGES,
+    columns=EDGES,
+    background_threshold=st.floats(),
+    cut=maybe(st.integers()),
+    xray_threshold=st.floats(),
+    pedestal_mean=maybe(st.floats()),
+    drift=maybe(st.floats()),
+)
+REFERENCES = st.builds(CountingReference, array=NAMES, digest=NAMES, origin=NAMES)
 COUNTING = st.builds(
     CountingDescription,
+    regions=st.lists(REGIONS, max_size=2),
+    dark=maybe(REFERENCES),
+    row_dark=maybe(st.sampled_from(["none", "mean", "median"])),
+    drift=maybe(st.floats()),
     rule=st.sampled_from(["stemstore", "stempy", "foreign"]),
     background_threshold=maybe(st.lists(st.floats(), max_size=4)),
     xray_threshold=maybe(st.floats()),
