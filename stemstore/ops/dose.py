@@ -91,7 +91,7 @@ def thin(
         msg = f"thin takes either a fraction or a dose, got fraction={fraction!r} and dose={dose!r}; give one of them"
         raise InputError(msg, key="fraction")
     share = _share(fraction) if dose is None else _share_of_dose(image, dose, per)
-    array = ScanArray(thinned(source, _seed(seed), 0.0, share), selection)
+    array = ScanArray(thinned(source, _seed(seed), 0.0, share), selection, image.data.chunks)
     text = parameters_text("thin", fraction=share, dose=dose, per=None if dose is None else per, seed=seed)
     return _with(scan, image, array, text)
 
@@ -120,7 +120,7 @@ def split_halves(scan: Any, *, seed: int = 0, counting: bool = False) -> tuple[A
     source, selection = _electrons(image, "split_halves", counting=counting)
     halves = []
     for number, (begin, end) in enumerate(((0.0, 0.5), (0.5, 1.0))):
-        array = ScanArray(thinned(source, _seed(seed), begin, end), selection)
+        array = ScanArray(thinned(source, _seed(seed), begin, end), selection, image.data.chunks)
         halves.append(_with(scan, image, array, parameters_text("split_halves", half=number, seed=seed)))
     return halves[0], halves[1]
 

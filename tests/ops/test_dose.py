@@ -51,7 +51,9 @@ def test_selections_before_and_after(counted):
         part = thin(counted.isel(key), 0.4, seed=7)
         np.testing.assert_array_equal(part.intensity, whole.intensity.isel(key))
         assert isinstance(part.intensity.data, ScanArray)
-    np.testing.assert_array_equal(whole.intensity.chunk({"y": 1, "x": 2}), whole.intensity)
+    chunked = thin(counted.chunk({"y": 1, "x": 2}), 0.4, seed=7)
+    assert chunked.intensity.data.chunks[:2] == ((1,) * 6, (2, 2, 2, 1))
+    np.testing.assert_array_equal(chunked.intensity, whole.intensity)
 
 
 def test_any_source_and_pixels_of_a_counting_detector(many, dataset_of):
