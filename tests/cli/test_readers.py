@@ -10,7 +10,9 @@ def test_built_in_readers_are_listed(call):
     lines = call("readers").stdout.splitlines()
     assert lines[0].split() == ["NAME", "DESCRIPTION", "EXTENSIONS", "PACKAGE"]
     assert [line.split()[0] for line in lines[1:]] == [
+        "dm",
         "empad",
+        "empad_g2",
         "ncem_counted",
         "ncem_sectors",
         "npy",

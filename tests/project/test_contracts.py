@@ -34,7 +34,16 @@ def test_import_contracts_hold():
 def test_every_reader_has_its_own_file():
     """A built-in reader is found in the module that carries its name."""
     ours = [entry for entry in entry_points(group="stemstore.readers") if entry.dist.name == "stemstore"]
-    assert {entry.name for entry in ours} == {"empad", "ncem_counted", "ncem_sectors", "npy", "raw_binary", "raw_csr"}
+    assert {entry.name for entry in ours} == {
+        "dm",
+        "empad",
+        "empad_g2",
+        "ncem_counted",
+        "ncem_sectors",
+        "npy",
+        "raw_binary",
+        "raw_csr",
+    }
     for entry in ours:
         assert entry.module == f"stemstore_readers.{entry.name}"
         assert importlib.import_module(entry.module)
