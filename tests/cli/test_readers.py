@@ -13,6 +13,7 @@ def test_built_in_readers_are_listed(call):
         "dm",
         "empad",
         "empad_g2",
+        "merlin_mib",
         "ncem_counted",
         "ncem_sectors",
         "npy",

@@ -38,6 +38,7 @@ def test_every_reader_has_its_own_file():
         "dm",
         "empad",
         "empad_g2",
+        "merlin_mib",
         "ncem_counted",
         "ncem_sectors",
         "npy",
