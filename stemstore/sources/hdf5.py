@@ -69,16 +69,22 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
     StorageError, NotFoundError
         It cannot be read, or another program has it open for writing.
     """
-    import h5py
-
     try:
-        with Path(path).open("rb") as file:
+        with Path(path).open("rb", buffering=0) as file:
             head = file.read(USER_BLOCKS[-1] + len(MAGIC))
     except OSError as error:
         raise unreadable(path, error) from error
     if not is_hdf5(head):
         msg = f"file {str(path)!r} starts with {head[: len(MAGIC)]!r}, expected {MAGIC!r}; it is no HDF5 file"
         raise UnknownFormatError(msg, url=str(path), found=head[: len(MAGIC)], expected=MAGIC)
+    with _opened(path) as file:
+        yield file
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    import h5py
+
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -111,10 +117,12 @@ def ask_hdf5(url: str, first_bytes: bytes, question: Callable[[Any], float]) -> 
     """
     if not is_hdf5(first_bytes):
         return 0.0
+    import h5py
+
     try:
-        with open_hdf5(url) as file:
+        with h5py.File(url, "r", locking=False) as file:  # the head was read already
             return float(question(file))
-    except StemStoreError:
+    except (StemStoreError, *DAMAGE):
         return 0.0
 
 
@@ -153,6 +161,11 @@ def _lost(file: Any, name: str, error: Exception) -> StemStoreError:
                     f"{str(target)!r}); copy it there"
                 )
                 return NotFoundError(msg, url=str(target), key=str(way))
+            try:
+                with open_hdf5(target):
+                    pass
+            except StemStoreError as own:  # the linked file says best what is wrong with it
+                return own
         if link is None or file.file.get(str(way)) is None:
             aim = f", a link to {link.path}," if hasattr(link, "path") else ""
             msg = f"{way}{aim} leads nowhere in {origin!r}; the file is damaged or incomplete, copy it again"
