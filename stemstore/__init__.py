@@ -31,6 +31,11 @@ _FACE = {
     "variance_pattern": ("stemstore.ops.patterns", "variance_pattern"),
     "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
     "bin_detector": ("stemstore.ops.binning", "bin_detector"),
+    "thin": ("stemstore.ops.dose", "thin"),
+    "split_halves": ("stemstore.ops.dose", "split_halves"),
+    "recenter": ("stemstore.ops.recenter", "recenter"),
+    "bright_field_stack": ("stemstore.ops.bright_field", "bright_field_stack"),
+    "to_sparse": ("stemstore.ops.sparse_blocks", "to_sparse"),
     "polar_profile": ("stemstore.ops.polar", "polar_profile"),
     "crystallinity": ("stemstore.ops.crystallinity", "crystallinity"),
     "power_spectrum": ("stemstore.ops.crystallinity", "power_spectrum"),
@@ -69,6 +74,7 @@ __all__ = [
     "annulus",
     "bin_detector",
     "bin_scan",
+    "bright_field_stack",
     "calibrate",
     "center_of_mass",
     "com_colours",
@@ -105,6 +111,7 @@ __all__ = [
     "radial_profile",
     "radial_variance",
     "readers",
+    "recenter",
     "rectangle",
     "results",
     "save",
@@ -112,7 +119,10 @@ __all__ = [
     "scan_step_from_lattice",
     "sector",
     "segments",
+    "split_halves",
     "subtract_descan",
+    "thin",
+    "to_sparse",
     "transform_com",
     "variance_pattern",
     "virtual_image",
@@ -127,6 +137,7 @@ if TYPE_CHECKING:
     from stemstore.ops.beam import find_beam
     from stemstore.ops.binning import bin_detector
     from stemstore.ops.bragg import find_disks
+    from stemstore.ops.bright_field import bright_field_stack
     from stemstore.ops.colours import com_colours
     from stemstore.ops.com import center_of_mass
     from stemstore.ops.corrections import correct
@@ -134,6 +145,7 @@ if TYPE_CHECKING:
     from stemstore.ops.derivatives import curl, divergence
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
+    from stemstore.ops.dose import split_halves, thin
     from stemstore.ops.dpc import dpc
     from stemstore.ops.ellipse import fit_ellipse
     from stemstore.ops.explain import explain
@@ -143,6 +155,7 @@ if TYPE_CHECKING:
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
     from stemstore.ops.polar import polar_profile
     from stemstore.ops.radial import radial_profile, radial_variance
+    from stemstore.ops.recenter import recenter
     from stemstore.ops.reduce import bin_scan
     from stemstore.ops.results import open_result, results
     from stemstore.ops.ring_peaks import find_rings
@@ -151,6 +164,7 @@ if TYPE_CHECKING:
     from stemstore.ops.scan_step import scan_step_from_lattice
     from stemstore.ops.shared import compute
     from stemstore.ops.spacings import detector_step_from_angle, detector_step_from_rings
+    from stemstore.ops.sparse_blocks import to_sparse
     from stemstore.ops.transform import transform_com
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.calibrate import calibrate

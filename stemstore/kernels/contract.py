@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    import sparse
-
     from stemstore._types import Array, Int64Array, UInt16Array, UInt32Array
     from stemstore.selection import Index, Selection
 
@@ -107,14 +105,6 @@ class Events:
     def n_frames(self) -> int:
         """Number of frames, empty ones included."""
         return len(self.indptr) - 1
-
-    def to_sparse(self) -> sparse.GCXS:
-        """View the events as a ``sparse.GCXS`` of shape (frames, ky * kx) without copying indices or indptr."""
-        import sparse
-
-        n_pixels = self.frame_shape[0] * self.frame_shape[1]
-        ones = np.broadcast_to(np.uint8(1), self.indices.shape)
-        return sparse.GCXS((ones, self.indices, self.indptr), shape=(self.n_frames, n_pixels), compressed_axes=(0,))
 
 
 class Kernel(Protocol):

@@ -75,6 +75,14 @@ def test_the_page_on_saved_results_runs():
 
 
 @pytest.mark.usefixtures("at_scan_42")
+def test_the_page_on_events_runs():
+    """The Python blocks of the page on events run one after the other."""
+    names = {}
+    for block in blocks(DOCS / "events.md"):
+        exec(block, names)  # the block is ours
+
+
+@pytest.mark.usefixtures("at_scan_42")
 def test_the_commands_of_the_quickstart_run():
     """The shell lines of the quickstart work one after the other."""
     (block,) = blocks(DOCS / "quickstart.md", "bash")
