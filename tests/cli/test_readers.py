@@ -20,6 +20,7 @@ def test_built_in_readers_are_listed(call):
         "npy",
         "raw_binary",
         "raw_csr",
+        "tvips",
     ]
     assert next(line for line in lines if line.startswith("npy")).split()[-2:] == [".npy", "stemstore"]
 

@@ -45,6 +45,7 @@ def test_every_reader_has_its_own_file():
         "npy",
         "raw_binary",
         "raw_csr",
+        "tvips",
     }
     for entry in ours:
         assert entry.module == f"stemstore_readers.{entry.name}"

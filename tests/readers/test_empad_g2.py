@@ -195,7 +195,7 @@ def test_wrong_companions(tmp_path):
     with pytest.raises(UnknownFormatError, match="is no HDF5 file"):
         EmpadG2(calibration_file=str(tmp_path / "text.h5"))(url)
     some = write_calibration(tmp_path / "some.h5", {"G1A": np.ones(PIXELS)})
-    with pytest.raises(UnknownFormatError, match="holds G1A, expected FFA and):
+    with pytest.raises(UnknownFormatError, match="holds G1A, expected FFA and"):
         EmpadG2(calibration_file=some)(url)
     odd = write_calibration(tmp_path / "odd.h5", linear(FFB=np.ones((2, 2), "f4")))
     with pytest.raises(CorruptDataError, match=r"'FFB' of shape \(2, 2\), expected finite floats"):
