@@ -7,6 +7,7 @@ unpickled, and nothing is allocated because a file says so.
 from __future__ import annotations
 
 import importlib
+import io
 import math
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ MAX_OBJECTS = 100_000
 MAX_DEPTH = 32
 """Groups inside groups that are followed."""
 
+MAX_QUESTION = 2**16
+"""Bytes behind the head of a file that one question may read."""
+
 MAX_VALUES = 256
 """Numbers of an array that are quoted in metadata; longer ones are described by shape and type."""
 
@@ -69,6 +73,8 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
     StorageError, NotFoundError
         It cannot be read, or another program has it open for writing.
     """
+    import h5py
+
     try:
         with Path(path).open("rb", buffering=0) as file:
             head = file.read(USER_BLOCKS[-1] + len(MAGIC))
@@ -77,14 +83,6 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
     if not is_hdf5(head):
         msg = f"file {str(path)!r} starts with {head[: len(MAGIC)]!r}, expected {MAGIC!r}; it is no HDF5 file"
         raise UnknownFormatError(msg, url=str(path), found=head[: len(MAGIC)], expected=MAGIC)
-    with _opened(path) as file:
-        yield file
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    import h5py
-
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -113,17 +111,62 @@ def damaged(path: str | Path, error: Exception) -> StemStoreError:
 def ask_hdf5(url: str, first_bytes: bytes, question: Callable[[Any], float]) -> float:
     """Ask about the inside of a file, for `Reader.matches`: 0 for what is no readable HDF5 file; never raises.
 
-    Opening a file and listing its root reads about 2 kB; a question may look at a few names and attributes beyond.
+    Names and attributes mostly lie in the head of a file, which is not read again; for the others a question may read
+    up to `MAX_QUESTION` bytes. Links into other files are not followed.
     """
-    if not is_hdf5(first_bytes):
-        return 0.0
     import h5py
 
-    try:
-        with h5py.File(url, "r", locking=False) as file:  # the head was read already
-            return float(question(file))
-    except (StemStoreError, *DAMAGE):
+    if not is_hdf5(first_bytes):
         return 0.0
+    try:
+        with _Head(url, first_bytes) as head, h5py.File(head, "r") as file:
+            return float(question(file))
+    except (*DAMAGE, AttributeError, StemStoreError):  # AttributeError: a dataset in place of a group
+        return 0.0
+
+
+class _Head(io.RawIOBase):
+    """A file whose first bytes are known, and of which little else is read."""
+
+    def __init__(self, path: str, head: bytes) -> None:
+        self.file = Path(path).open("rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self.head = head
+        self.place = 0
+        self.left = MAX_QUESTION
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; only the end of the file is looked up."""
+        if whence == io.SEEK_END:
+            self.place = self.file.seek(offset, whence)
+        else:
+            self.place = offset + (self.place if whence == io.SEEK_CUR else 0)
+        return self.place
+
+    def tell(self) -> int:
+        """Tell the place."""
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer from the head or, behind it, from the file."""
+        view = memoryview(buffer).cast("B")
+        end = self.place + len(view)
+        if end <= len(self.head):
+            view[:] = self.head[self.place : end]
+            got = len(view)
+        else:
+            self.left -= len(view)
+            if self.left < 0:
+                msg = f"more than {MAX_QUESTION} bytes would have to be read"
+                raise OSError(msg)
+            self.file.seek(self.place)
+            got = self.file.readinto(view) or 0
+        self.place += got
+        return got
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+        super().close()
 
 
 def find(file: Any, name: str) -> Any:
