@@ -35,6 +35,7 @@ def test_every_reader_has_its_own_file():
     """A built-in reader is found in the module that carries its name."""
     ours = [entry for entry in entry_points(group="stemstore.readers") if entry.dist.name == "stemstore"]
     assert {entry.name for entry in ours} == {
+        "dectris",
         "dm",
         "emd_ncem",
         "empad",
