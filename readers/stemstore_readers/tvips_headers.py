@@ -119,7 +119,8 @@ def parse_header(content: bytes) -> SeriesHeader:
     if len(content) < SERIES_BYTES:
         msg = f"series header has {len(content)} bytes, expected {SERIES_BYTES}; copy the file again"
         raise TruncatedFileError(msg, found=len(content), expected=SERIES_BYTES)
-    size, version, width, height, bits, *optics, frame_header, text = _SERIES.unpack(content[:SERIES_BYTES])
+    *numbers, text = _SERIES.unpack(content[:SERIES_BYTES])
+    size, version, width, height, bits, frame_header = *numbers[:5], numbers[-1]
     if size != SERIES_BYTES:
         msg = f"series header states its own size as {size}, expected {SERIES_BYTES}; this is no TVIPS recording"
         raise UnknownFormatError(msg, found=size, expected=SERIES_BYTES)
@@ -137,4 +138,4 @@ def parse_header(content: bytes) -> SeriesHeader:
         msg = f"series header states {bits} bits per pixel, expected 8 or 16; the file is damaged, copy it again"
         raise CorruptDataError(msg, key="bits", found=bits, expected=[8, 16])
     described = text.rstrip(b"\0").decode("latin-1")
-    return SeriesHeader(version, width, height, bits, *optics, frame_header=frame_header, text=described)
+    return SeriesHeader(*numbers[1:-1], frame_header=frame_header, text=described)

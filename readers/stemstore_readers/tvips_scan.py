@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -168,7 +168,7 @@ def _noted(placed: Placed) -> Placed:
     if not notes:
         return placed
     text = f"{placed.n_frames} frames were found for a scan {placed.scan_shape}: {', '.join(notes)}"
-    return _replaced(placed, warnings=[*placed.warnings, text])
+    return replace(placed, warnings=[*placed.warnings, text])
 
 
 def _turned(placed: Placed, layout: Layout) -> Placed:
@@ -193,19 +193,13 @@ def _turned(placed: Placed, layout: Layout) -> Placed:
     source = rows[:, first::2, ::-1]
     turned[:, :, max(shift, 0) : columns + min(shift, 0)] = source[:, :, max(-shift, 0) : columns - max(shift, 0)]
     rows[:, first::2] = turned
-    return _replaced(placed, frame_of=rows.reshape(-1))
-
-
-def _replaced(placed: Placed, **changes: Any) -> Placed:
-    from dataclasses import replace
-
-    return replace(placed, **changes)
+    return replace(placed, frame_of=rows.reshape(-1))
 
 
 def metadata_of(
     header: SeriesHeader, frames: Array, placed: Placed, files: list[SourceFile], warnings: list[str]
 ) -> SourceMetadata:
-    """Bring headers and scan to the schema. Pixel size and camera length stay in `vendor`, their units are unsettled."""
+    """Bring headers and scan to the schema; pixel size and camera length, of unsettled units, stay in `vendor`."""
     from stemstore_schemas import Acquisition, Detector, Quantity, SourceMetadata
 
     first = {name: frames[name][0].item() for name in frames.dtype.names or ()}
