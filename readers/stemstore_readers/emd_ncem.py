@@ -113,7 +113,7 @@ class EmdNcem:
         depths = [] if self.dataset else _depths(arrays)
         chosen = depths[0] if depths else choose_array(path, arrays, self.dataset, notes)
         group = find(file, chosen.name.rpartition("/")[0] or "/")
-        stated = [_axis(group, index, chosen.shape, notes) for index in range(len(chosen.shape))]
+        stated = [labelled_axis(group, index, chosen.shape, notes) for index in range(len(chosen.shape))]
         order = _order(stated)
         if order != tuple(range(len(order))):
             notes.append(f"{chosen.name} has the detector axes first; it is read with the scan axes first")
@@ -168,7 +168,7 @@ def _depths(arrays: list[Listed]) -> list[Listed]:
     return depths if alike and len(depths) > 1 else []
 
 
-def _axis(group: Any, index: int, shape: tuple[int, ...], notes: list[str]) -> StatedAxis | None:
+def labelled_axis(group: Any, index: int, shape: tuple[int, ...], notes: list[str]) -> StatedAxis | None:
     """Read what the file states of one axis: dims count from 1, or from 0 where there is a dim0."""
     name = f"dim{index + (0 if 'dim0' in group else 1)}"
     item = group.get(name)

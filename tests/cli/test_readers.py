@@ -10,9 +10,11 @@ def test_built_in_readers_are_listed(call):
     lines = call("readers").stdout.splitlines()
     assert lines[0].split() == ["NAME", "DESCRIPTION", "EXTENSIONS", "PACKAGE"]
     assert [line.split()[0] for line in lines[1:]] == [
+        "blockfile",
         "dectris",
         "dm",
         "emd_ncem",
+        "emd_py4dstem",
         "empad",
         "empad_g2",
         "merlin_mib",

@@ -35,9 +35,11 @@ def test_every_reader_has_its_own_file():
     """A built-in reader is found in the module that carries its name."""
     ours = [entry for entry in entry_points(group="stemstore.readers") if entry.dist.name == "stemstore"]
     assert {entry.name for entry in ours} == {
+        "blockfile",
         "dectris",
         "dm",
         "emd_ncem",
+        "emd_py4dstem",
         "empad",
         "empad_g2",
         "merlin_mib",
