@@ -138,4 +138,4 @@ def parse_header(content: bytes) -> SeriesHeader:
         msg = f"series header states {bits} bits per pixel, expected 8 or 16; the file is damaged, copy it again"
         raise CorruptDataError(msg, key="bits", found=bits, expected=[8, 16])
     described = text.rstrip(b"\0").decode("latin-1")
-    return SeriesHeader(*numbers[1:-1], frame_header=frame_header, text=described)
+    return SeriesHeader(*[*numbers[1:-1], frame_header, described])

@@ -17,6 +17,7 @@ def test_built_in_readers_are_listed(call):
         "emd_py4dstem",
         "empad",
         "empad_g2",
+        "fpd",
         "merlin_mib",
         "ncem_counted",
         "ncem_sectors",

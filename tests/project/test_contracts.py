@@ -42,6 +42,7 @@ def test_every_reader_has_its_own_file():
         "emd_py4dstem",
         "empad",
         "empad_g2",
+        "fpd",
         "merlin_mib",
         "ncem_counted",
         "ncem_sectors",
