@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,30 +18,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from stemstore.errors import InputError, NotFoundError, SectorMismatchError
-from stemstore.sources.contract import MISSING, PARTIAL, VALID
 from stemstore.sources.files import describe, expand, file_size, identity, list_folder, local_path
-from stemstore.sources.geometry import ValidityArray, check_range, decide_flyback, shape_option
-from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
+from stemstore.sources.geometry import decide_flyback, shape_option
+from stemstore_readers import ncem_sector_blocks as blocks
 from stemstore_readers import ncem_sector_index as index
+from stemstore_readers.ncem_sector_source import FRAME_SHAPE, SectorSource, extent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from stemstore._types import Array, BoolArray, Int64Array
-    from stemstore_schemas import Detector, SourceMetadata
-
-    Fill = Callable[[str, Int64Array, Array, Int64Array, Int64Array], None]
-
-FRAME_SHAPE = (576, 576)
-FRAME_BYTES = 2 * 576 * 576
-PIXEL = np.dtype(np.uint16)
+    from stemstore_schemas import Detector
 
 _MODULE = re.compile(r".*module(\d+).*\.data$")  # greedy: the last "module<digits>" of the file name counts
 _SCAN = re.compile(r"data_scan(\d+)_")
 _OWN_NAME = re.compile(r"data_scan\d+_.*\.data$")
-
-_COLUMN_FRAMES = 8
-"""Frames of version 4 assembled at a time: 5 MB, so that the four modules of a frame meet in the processor's cache."""
 
 _STATUS_BYTES = 65536
 """Longest status file that is parsed; real ones have four short fields."""
@@ -55,12 +43,14 @@ class NcemSectors:
     Parameters
     ----------
     version
-        Header version 3 (whole frames), 4 (sectors of 144 columns) or 5 (sectors of 144 rows). Versions 4 and 5
-        cannot be told apart by their bytes: a wrong choice between them gives scrambled frames, not an error.
+        Header version 1 or 2 (blocks of whole frames), 3 (whole frames), 4 (sectors of 144 columns) or 5 (sectors of
+        144 rows). Versions 4 and 5 cannot be told apart by their bytes: a wrong choice between them gives scrambled
+        frames, not an error.
     scan_number
         Which scan to read where several lie together.
     scan_shape
-        ``(rows, columns)``, flyback included, instead of what the headers say.
+        ``(rows, columns)``, flyback included, instead of what the headers say; versions 1 and 2 say nothing, and
+        their frames stay a flat stack without it. For these also ``(frames, rows, columns)``.
     flyback_columns
         Columns at the end of each row taken during the flight back. None: one where the scan is one column wider than
         high, reported as a guess, else none.
@@ -71,7 +61,7 @@ class NcemSectors:
     """
 
     name: ClassVar[str] = "ncem_sectors"
-    description: ClassVar[str] = "NCEM 4D Camera raw sector files (data_scan…_module….data, header versions 3, 4, 5)"
+    description: ClassVar[str] = "NCEM 4D Camera raw sector files (data_scan…_module….data, header versions 1 to 5)"
     extensions: ClassVar[tuple[str, ...]] = (".data",)
 
     def __init__(
@@ -84,18 +74,24 @@ class NcemSectors:
         swap_xy: bool = False,
         allow_missing_modules: bool = False,
     ) -> None:
-        if version not in index.LAYOUTS:
-            msg = f"option version={version!r} is not known; expected one of {', '.join(map(str, index.LAYOUTS))}"
-            raise InputError(msg, key="version", found=version, expected=list(index.LAYOUTS))
+        known = [*blocks.VERSIONS, *index.LAYOUTS]
+        if version not in known:
+            msg = f"option version={version!r} is not known; expected one of {', '.join(map(str, known))}"
+            raise InputError(msg, key="version", found=version, expected=known)
+        in_blocks = version in blocks.VERSIONS
+        if in_blocks and (swap_xy or allow_missing_modules):
+            msg = (
+                f"header version {version} has neither x and y nor modules; leave swap_xy and allow_missing_modules out"
+            )
+            raise InputError(msg, key="version", found=version)
         if scan_number is not None and (not isinstance(scan_number, int) or not 0 <= scan_number < 2**32):
             msg = f"option scan_number={scan_number!r} is not a scan number; expected a whole number of at least 0"
             raise InputError(msg, key="scan_number", found=scan_number)
-        self.layout = index.LAYOUTS[version]
+        self.version = version
+        self.layout = index.LAYOUTS[3 if in_blocks else version]  # blocks hold whole frames too
         self.scan_number = scan_number
-        self.scan_shape: tuple[int, int] | None = None
-        if scan_shape is not None:
-            ny, nx = shape_option("scan_shape", scan_shape, (2,))
-            self.scan_shape = ny, nx
+        lengths = (2, 3) if in_blocks else (2,)
+        self.scan_shape = None if scan_shape is None else shape_option("scan_shape", scan_shape, lengths)
         self.flyback_columns = flyback_columns
         self.swap_xy = swap_xy
         self.allow_missing_modules = allow_missing_modules
@@ -131,10 +127,16 @@ class NcemSectors:
             A file holds no whole record.
         """
         files, notes = self._find(url)
+        if self.version in blocks.VERSIONS:
+            options: dict[str, Any] = {"scan_shape": self.scan_shape, "flyback_columns": self.flyback_columns}
+            return blocks.open_blocks(files, self.version, notes=notes, **options)
+        blocks.refuse_blocks(files, self.version)
         index.check_version(files, self.layout)
         records, scan_number, found = index.one_scan(index.gather(files, self.layout), files, self.scan_number)
         notes += self._leftovers(files) + found + self._check_modules(files, records, scan_number)
-        shape = index.header_shape(records, files) if self.scan_shape is None else self.scan_shape
+        shape = (
+            index.header_shape(records, files) if self.scan_shape is None else (self.scan_shape[0], self.scan_shape[1])
+        )
         position = index.flat_positions(records, files, shape, swap_xy=self.swap_xy)
         sectors = index.build_index(records, files, self.layout, position, math.prod(shape))
         notes += sectors.warnings
@@ -249,107 +251,12 @@ class NcemSectors:
         return SectorSource(name, scan_shape, metadata, self.layout, paths, sectors.file, sectors.offset)
 
 
-@dataclass(frozen=True, eq=False)
-class SectorSource:
-    """Frames of one 4D Camera scan, assembled from their sectors when they are read.
-
-    Attributes
-    ----------
-    files
-        Data files by number.
-    file_of, offset_of : shape (n_frames, n_modules)
-        File number and byte offset of the pixels of every sector; -1 where it was lost.
-    """
-
-    identity: str
-    scan_shape: tuple[int, ...]
-    metadata: SourceMetadata
-    layout: index.Layout
-    files: tuple[str, ...]
-    file_of: np.ndarray[Any, np.dtype[np.int32]]
-    offset_of: Int64Array
-    validity: ValidityArray | None = field(init=False)
-    frame_shape: tuple[int, int] = FRAME_SHAPE
-    dtype: np.dtype[Any] = PIXEL
-
-    def __post_init__(self) -> None:
-        present = (self.offset_of >= 0).sum(axis=1)
-        state = np.full(len(present), PARTIAL, dtype=np.uint8)
-        state[present == 0] = MISSING
-        state[present == self.layout.n_modules] = VALID
-        object.__setattr__(self, "validity", None if (state == VALID).all() else state)
-
-    def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
-        """Read the frames of flat scan positions ``start <= i < stop``; lost sectors are zero.
-
-        Parameters
-        ----------
-        start, stop
-            Half-open range of flat scan positions.
-        out : shape (stop - start, 576, 576), uint16, optional
-            Buffer to fill.
-
-        Raises
-        ------
-        IndexError
-            The range leaves the scan.
-        TruncatedFileError, StorageError
-            A file was shortened after opening, or cannot be read.
-        """
-        check_range(start, stop, len(self.file_of))
-        frames = frame_buffer(out, (stop - start, *FRAME_SHAPE), PIXEL)
-        columns = self.layout.sector[1] < FRAME_SHAPE[1]
-        step = _COLUMN_FRAMES if columns else max(len(frames), 1)
-        for first in range(0, len(frames), step):
-            self._assemble(start + first, frames[first : first + step], self._columns if columns else self._rows)
-        if sys.byteorder == "big":
-            frames.byteswap(inplace=True)
-        return frames
-
-    def _assemble(self, start: int, frames: Array, fill: Fill) -> None:
-        stop = start + len(frames)
-        file_of, offset_of = self.file_of[start:stop], self.offset_of[start:stop]
-        self._clear(frames, file_of < 0)
-        for number in np.unique(file_of[file_of >= 0]).tolist():
-            frame, module = np.nonzero(file_of == number)
-            fill(self.files[number], offset_of[frame, module], frames, frame, module)
-
-    def _clear(self, frames: Array, lost: BoolArray) -> None:
-        for frame, module in np.argwhere(lost).tolist():
-            self._sector(frames[frame], module)[...] = 0
-
-    def _sector(self, frame: Array, module: int) -> Array:
-        rows, columns = _extent(self.layout, module)
-        return frame[slice(*rows), slice(*columns)]
-
-    def _rows(self, path: str, offsets: Int64Array, frames: Array, frame: Int64Array, module: Int64Array) -> None:
-        """Read sectors that are runs of rows, or whole frames, straight to where they belong."""
-        places = frame * FRAME_BYTES + module * self.layout.pixel_bytes
-        read_blocks(path, offsets, self.layout.pixel_bytes, as_bytes(frames), places)
-
-    def _columns(self, path: str, offsets: Int64Array, frames: Array, frame: Int64Array, module: Int64Array) -> None:
-        """Read sectors that are runs of columns, which no file read can scatter, by way of a small buffer."""
-        scratch = np.empty((len(offsets), *self.layout.sector), dtype=PIXEL)
-        places = np.arange(len(scratch), dtype=np.int64) * self.layout.pixel_bytes
-        read_blocks(path, offsets, self.layout.pixel_bytes, as_bytes(scratch), places)
-        for sector, row, number in zip(scratch, frame.tolist(), module.tolist(), strict=True):
-            self._sector(frames[row], number)[...] = sector
-
-
-def _extent(layout: index.Layout, module: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns that a module fills."""
-    rows, columns = layout.sector
-    if columns < FRAME_SHAPE[1]:
-        return (0, rows), (module * columns, (module + 1) * columns)
-    return (module * rows, (module + 1) * rows), (0, columns)
-
-
 def _detector(layout: index.Layout) -> Detector:
     from stemstore_schemas import Detector, Sector
 
     sectors = []
     for module in range(layout.n_modules if layout.n_modules > 1 else 0):  # whole frames do not tell their sectors
-        rows, columns = _extent(layout, module)
+        rows, columns = extent(layout, module)
         sectors.append(Sector(name=f"module{module}", rows=rows, columns=columns))
     return Detector(name="NCEM 4D Camera", shape=FRAME_SHAPE, sectors=sectors)
 

@@ -254,8 +254,8 @@ def test_headers_of_no_version(tmp_path):
 
 def test_unknown_version_option():
     """Versions that are not readable are refused with the list of those that are."""
-    with pytest.raises(InputError, match="version=2 is not known; expected one of 3, 4, 5"):
-        NcemSectors(version=2)
+    with pytest.raises(InputError, match="version=6 is not known; expected one of 1, 2, 3, 4, 5"):
+        NcemSectors(version=6)
 
 
 def test_position_outside_the_scan(tmp_path):
