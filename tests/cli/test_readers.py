@@ -19,6 +19,7 @@ def test_built_in_readers_are_listed(call):
         "empad_g2",
         "fpd",
         "merlin_mib",
+        "mrc",
         "ncem_counted",
         "ncem_sectors",
         "npy",

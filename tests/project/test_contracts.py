@@ -44,6 +44,7 @@ def test_every_reader_has_its_own_file():
         "empad_g2",
         "fpd",
         "merlin_mib",
+        "mrc",
         "ncem_counted",
         "ncem_sectors",
         "npy",

@@ -41,12 +41,12 @@ class TestConformance(ReaderTests):
     """The shared tests on a scan of four axes whose units say which are the detector's."""
 
     reader_cls = Dm
-    form = {"version": 4}
+    version, little = 4, True
 
     def make_file(self, tmp_path):
         truth = some((3, 4, 5, 6))
         tree = file_of(image(truth, SCAN_UNITS, data_last=True))
-        return str(write(tmp_path, tree, tail=b"", **self.form)), truth, {}
+        return str(write(tmp_path, tree, tail=b"", version=self.version, little=self.little)), truth, {}
 
     def make_big_file(self, tmp_path):
         url, _, options = self.make_file(tmp_path)
@@ -58,7 +58,7 @@ class TestConformance(ReaderTests):
 class TestConformanceDm3(TestConformance):
     """The shared tests on DM3 with big-endian values."""
 
-    form = {"version": 3, "little": False}
+    version, little = 3, False
     make_big_file = ReaderTests.make_big_file
 
 
@@ -221,7 +221,7 @@ def test_scan_shape_of_a_stack(tmp_path):
 
 
 def test_cut_inside_the_image(tmp_path):
-    """DigitalMicrograph writes the shape behind the array: a cut file needs it from the user, and keeps whole frames."""
+    """The shape stands behind the array: a cut file needs it from the user, and keeps whole frames."""
     truth = some((2, 3, 40, 50))
     path = write(tmp_path, file_of(image(truth, SCAN_UNITS)))
     content = path.read_bytes()
