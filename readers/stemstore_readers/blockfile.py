@@ -39,12 +39,13 @@ from stemstore.errors import CorruptDataError, InputError, StemStoreError, Trunc
 from stemstore.sources.files import describe, expand, file_size, identity, unreadable
 from stemstore.sources.geometry import fit_scan, shape_option
 from stemstore.sources.records import RecordSource, stack_metadata, whole_records
+from stemstore_readers.stated_axes import StatedAxis, bring_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from stemstore_schemas import Axis, SourceMetadata
+    from stemstore_schemas import SourceMetadata
 
 MAGIC = b"IMGBLO"
 VERSION = 0x0102
@@ -287,23 +288,21 @@ def _read_marker(path: Path, offset: int) -> bytes:
 
 
 def _with_header(metadata: SourceMetadata, header: Header, scan_shape: tuple[int, ...]) -> SourceMetadata:
-    from stemstore_schemas import Axis, Quantity
+    from stemstore_schemas import Quantity
 
     known: dict[str, Any] = {"start_time": header.start_time}
     if header.beam_energy:
         known["beam_energy"] = Quantity(value=header.beam_energy / 1000, unit="keV", source="header")
     if header.camera_length:
         known["camera_length"] = Quantity(value=header.camera_length / 10, unit="mm", source="header")
-    axes: list[Axis] = []
-    if len(scan_shape) > 1:
-        steps = zip(("y", "x"), scan_shape[-2:], (header.step_y, header.step_x), strict=True)
-        axes += [
-            Axis(name=name, size=size, unit="nm", step=step, source="header")
-            for name, size, step in steps
-            if 0 < step < MAX_STEP
-        ]
+    stated = [StatedAxis("SY", header.step_y, 0.0, "nm"), StatedAxis("SX", header.step_x, 0.0, "nm")]
+    angles: list[StatedAxis | None] = [None, None]
     if header.pixels_per_cm and header.camera_length:
         step = 1000 * math.atan(1000 / header.pixels_per_cm / (header.camera_length / 10))
-        axes += [Axis(name=n, size=header.size, unit="mrad", step=step, source="header") for n in ("ky", "kx")]
+        angles = [StatedAxis("SDP", step, 0.0, "mrad")] * 2
+    steps = [one if 0 < one.step < MAX_STEP else None for one in stated] if len(scan_shape) > 1 else [None]
+    notes: list[str] = []
+    lead = [None] * (len(scan_shape) - len(steps))
+    axes = bring_axes((*scan_shape, header.size, header.size), [*lead, *steps, *angles], notes)
     acquisition = metadata.acquisition.model_copy(update=known)
-    return metadata.model_copy(update={"acquisition": acquisition, "axes": axes})
+    return metadata.model_copy(update={"acquisition": acquisition, "axes": axes, "warnings": metadata.warnings + notes})

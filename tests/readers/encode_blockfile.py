@@ -14,7 +14,8 @@ def encode(frames, *, first_number=0, marker=b"\xaa\x55", note=b"", gap=16, **ch
     fields = {
         "magic": b"IMGBLO", "version": 0x0102, "image": 0x1000, "patterns": image_end + -image_end % gap,
         "flags": 131135, "size": size, "rotation": 256,
-        "columns": columns, "rows": rows, "scan_rotation": 2500, "step_x": 12.5, "step_y": 10.0, "energy": 200000, "per_cm": 6250, "length": 2000, "time": 43970.5,
+        "columns": columns, "rows": rows, "scan_rotation": 2500, "step_x": 12.5, "step_y": 10.0,
+        "energy": 200000, "per_cm": 6250, "length": 2000, "time": 43970.5,
     }  # fmt: skip
     fields |= changes
     header = struct.pack("<6sH3I5H2dIHId22d", *fields.values(), *range(22)) + note
