@@ -144,7 +144,7 @@ class EmdPy4dstem:
             shape=chosen.shape,
             stated=_calibrated(stated, said, notes),
             optics={
-                "scan_rotation": quantity(_rotation(said, notes), "deg", positive=False),
+                "scan_rotation": quantity(_rotation(said, notes), "deg", signed=True),
                 "semi_convergence_angle": quantity(said["semiangle"], "mrad"),
             },
             detector={"transpose": said["transpose"] if isinstance(said["transpose"], bool) else None},

@@ -41,6 +41,8 @@ EVEN = 1e-3
 BELIEVED = (1e-6, 1e6)
 """Steps outside these are reported, in whatever unit: one of them is 7.8e-20 1/nm in a published file."""
 
+NM_PER_MM = 1e6
+
 LATEST = 4_102_444_800
 """Unix time of the year 2100, in s."""
 
@@ -98,6 +100,8 @@ class StatedAxis:
         except UnitError:
             notes.append(f"axis {self.label!r} is in {self.unit!r}, which is no known unit; its steps are left out")
             return None
+        if unit == "mm":
+            factor, unit = factor * NM_PER_MM, "nm"
         step, origin = self.step * factor, self.origin * factor
         if unit == "pixel":
             if (self.step, self.origin) not in ((1.0, 0.0), (0.0, 0.0)):
@@ -110,7 +114,7 @@ class StatedAxis:
         if unit not in allowed:
             notes.append(f"axis {self.label!r} ({name}) is in {self.unit!r}, expected {kind}; its steps are left out")
             return None
-        if not BELIEVED[0] <= abs(self.step) <= BELIEVED[1]:
+        if not BELIEVED[0] <= abs(step) <= BELIEVED[1]:
             notes.append(f"axis {self.label!r} has the step {self.step:g} {self.unit}, which is hard to believe")
         return Axis(name=name, size=size, unit=unit, step=step, origin=origin, source="header")
 
@@ -149,12 +153,25 @@ def bring_axes(shape: tuple[int, ...], stated: Sequence[StatedAxis | None], note
     return [middle.get(axis.name, axis) for axis in axes]
 
 
-def quantity(value: Any, unit: Unit, per_unit: float = 1.0, *, positive: bool = True) -> Quantity | None:
-    """Make a quantity of a header's number, which is `per_unit` for one `unit`; None where there is none above zero."""
-    found = None if isinstance(value, bool) else number(value)
-    if found is None or (positive and found <= 0) or not math.isfinite(found / per_unit):
+def quantity(value: Any, unit: Unit, per_unit: float = 1.0, *, signed: bool = False) -> Quantity | None:
+    """Make a quantity of a header's number, which is `per_unit` for one `unit`.
+
+    Returns
+    -------
+    quantity
+        None where there is no number, or none above zero unless it may be `signed`.
+    """
+    found = number(value) if signed else positive(value)
+    if found is None:
         return None
-    return Quantity(value=found / per_unit, unit=unit, source="header")
+    ours = found / per_unit if per_unit >= 1 else found * round(1 / per_unit)  # by whole numbers: decimals stay clean
+    return Quantity(value=ours, unit=unit, source="header") if math.isfinite(ours) else None
+
+
+def positive(value: Any) -> float | None:
+    """Read a number above zero; None for everything else."""
+    found = None if isinstance(value, bool) else number(value)
+    return found if found is not None and found > 0 else None
 
 
 def words(value: Any) -> str | None:
@@ -203,5 +220,5 @@ def mapped_fields(target: Target, look: Callable[[str], Any]) -> dict[str, Any]:
         if name in _UNITS:
             found[name] = quantity(value, _UNITS[name], foreign.factor)
         else:
-            found[name] = number(value) if name == "magnification" else words(value)
+            found[name] = positive(value) if name == "magnification" else words(value)
     return found

@@ -55,6 +55,8 @@ class Findings:
         The original header.
     notes
         What was odd.
+    scan
+        Scan shape that the header states for a flat stack.
     """
 
     shape: tuple[int, ...]
@@ -63,13 +65,14 @@ class Findings:
     detector: dict[str, Any] = field(default_factory=dict)
     vendor: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    scan: tuple[int, ...] | None = None
 
     def describe(
         self, files: Sequence[Path], scan_shape: tuple[int, ...] | None
     ) -> tuple[SourceMetadata, ValidityArray | None]:
         """Describe the scan in the layout of the file, or in the one that the user states."""
         own = self.shape[:-2]
-        scan, validity, warnings = fit_scan(scan_shape or own, math.prod(own))
+        scan, validity, warnings = fit_scan(scan_shape or self.scan or own, math.prod(own))
         self.notes.extend(warnings)
         stated = self.stated if scan == own else [*[None] * len(scan), *self.stated[-2:]]
         frame = (self.shape[-2], self.shape[-1])
