@@ -18,7 +18,6 @@ import numpy as np
 
 from stemstore.errors import (
     CorruptDataError,
-    InputError,
     NotFoundError,
     OptionalDependencyError,
     StemStoreError,
@@ -316,9 +315,10 @@ def walk(group: Any) -> Iterator[tuple[str, Any]]:
             if len(seen) > MAX_OBJECTS:
                 msg = f"HDF5 file {group.file.filename!r} has more than {MAX_OBJECTS} objects; it is no scan"
                 raise CorruptDataError(msg, url=group.file.filename, expected=MAX_OBJECTS)
-            yield f"{prefix}/{name}", child
+            place = f"{prefix}/{text(name)}"
+            yield place, child
             if isinstance(child, h5py.Group) and depth < MAX_DEPTH:
-                below.append((f"{prefix}/{name}", child, depth + 1))
+                below.append((place, child, depth + 1))
         todo.extend(reversed(below))
 
 
@@ -388,20 +388,20 @@ def plain(value: Any) -> Any:
 
 
 def attributes(item: Any) -> dict[str, Any]:
-    """All attributes of an object as plain values; one that cannot be read says so."""
+    """All attributes of an object as plain values; one that is no number or text says so."""
     found: dict[str, Any] = {}
     for name in item.attrs:
         try:
-            found[name] = plain(item.attrs[name])
+            found[text(name)] = plain(_attribute(item, name))
         except DAMAGE as error:
-            found[name] = f"unreadable: {error}"
+            found[text(name)] = f"left out: {error}"
     return found
 
 
 def attribute(item: Any, name: str) -> Any:
     """One attribute as it is stored; None where it is absent or unreadable."""
     try:
-        return item.attrs.get(name)
+        return _attribute(item, name) if name in item.attrs else None
     except DAMAGE:
         return None
 
@@ -410,11 +410,32 @@ def value_of(group: Any, name: str) -> Any:
     """Content of a small dataset as it is stored; None where it is absent, long, linked to nowhere or unreadable."""
     try:
         item = group.get(name)
-        if item is None or item.shape is None or item.size > MAX_VALUES:
-            return None
-        return item[()]
+        return None if item is None or item.shape is None or item.size > MAX_VALUES else _value(item)
     except (*DAMAGE, AttributeError):  # AttributeError: a group
         return None
+
+
+def _attribute(item: Any, name: str | bytes) -> Any:
+    import h5py
+
+    stored = h5py.h5a.open(item.id, name if isinstance(name, bytes) else name.encode())  # bytes: not UTF-8
+    _refuse(stored.get_type(), 0 if stored.shape is None else math.prod(stored.shape))
+    return item.attrs[name]
+
+
+def _value(dataset: Any) -> Any:
+    _refuse(dataset.id.get_type(), dataset.size)
+    return dataset[()]
+
+
+def _refuse(kind: Any, count: int) -> None:
+    """Refuse values that are no numbers or texts: a damaged type of variable length crashes HDF5."""
+    import h5py
+
+    classes = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.BITFIELD, h5py.h5t.ENUM)
+    if kind.get_class() not in classes or count * kind.get_size() > MAX_TEXT:
+        msg = f"{count} values of type {type(kind).__name__} of {kind.get_size()} bytes are not quoted"
+        raise ValueError(msg)
 
 
 def quote(group: Any) -> dict[str, Any]:
@@ -443,29 +464,6 @@ def _content(dataset: Any) -> Any:
     if dtype is None or dataset.size > MAX_VALUES:
         return {"shape": list(dataset.shape), "dtype": str(dtype)}
     try:
-        return plain(dataset[()])
+        return plain(_value(dataset))
     except DAMAGE as error:
-        return f"unreadable: {error}"
-
-
-def choose_dataset(path: str | Path, found: list[Listed], wanted: str | None) -> Listed:
-    """Take the dataset that the user names, or the only or largest one of those that a reader found.
-
-    Raises
-    ------
-    InputError
-        There is no dataset of that name; the message lists those there are.
-    UnknownFormatError
-        There is none at all.
-    """
-    if not found:
-        msg = f"HDF5 file {str(path)!r} holds no frames of this format; open it with another reader"
-        raise UnknownFormatError(msg, url=str(path))
-    if wanted is None:
-        return found[0]
-    for one in found:
-        if one.name.strip("/") == wanted.strip("/"):
-            return one
-    names = ", ".join(f"{one.name} {one.shape}" for one in found[:10])
-    msg = f"option dataset={wanted!r} names no frames in {str(path)!r}; there are {names}"
-    raise InputError(msg, key="dataset", found=wanted, expected=[one.name for one in found])
+        return f"left out: {error}"

@@ -13,7 +13,6 @@ import pytest
 
 from stemstore.errors import (
     CorruptDataError,
-    InputError,
     NotFoundError,
     OptionalDependencyError,
     StemStoreError,
@@ -160,16 +159,19 @@ def test_too_many_objects(scan_file: Path, monkeypatch: pytest.MonkeyPatch) -> N
         hdf5.datasets(file)
 
 
-def test_choice_of_a_dataset(scan_file: Path) -> None:
-    """The name the user gives counts, the largest dataset otherwise; an unknown name lists those there are."""
+def test_only_numbers_and_texts_are_quoted(scan_file: Path) -> None:
+    """References and rows of variable length are named by their type, and never read."""
+    with h5py.File(scan_file, "a") as file:
+        file["rows"] = h5py.Empty("f4")
+        file.create_dataset("ragged", (2,), h5py.vlen_dtype(np.int32))
+        file["group"].attrs.create("refers", file["group"].ref, dtype=h5py.ref_dtype)
     with hdf5.open_hdf5(scan_file) as file:
-        found = hdf5.datasets(file)
-    assert hdf5.choose_dataset(scan_file, found, None).name == "/group/big"
-    assert hdf5.choose_dataset(scan_file, found, "group/frames").shape == (2, 3, 4)
-    with pytest.raises(InputError, match=r"there are /group/big \(40, 40\), /group/frames"):
-        hdf5.choose_dataset(scan_file, found, "nothing")
-    with pytest.raises(UnknownFormatError, match="no frames"):
-        hdf5.choose_dataset(scan_file, [], None)
+        found = hdf5.quote(file)
+        assert hdf5.attribute(file["group"], "refers") is None
+        assert hdf5.value_of(file, "ragged") is None
+    assert found["rows"] is None
+    assert found["ragged"].startswith("left out: 2 values of type TypeVlenID")
+    assert found["group@refers"].startswith("left out: 1 values of type TypeReferenceID")
 
 
 def test_flipped_bytes_never_crash(scan_file: Path) -> None:
