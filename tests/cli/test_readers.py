@@ -11,6 +11,7 @@ def test_built_in_readers_are_listed(call):
     assert lines[0].split() == ["NAME", "DESCRIPTION", "EXTENSIONS", "PACKAGE"]
     assert [line.split()[0] for line in lines[1:]] == [
         "blockfile",
+        "de_seq",
         "dectris",
         "dm",
         "emd_ncem",

@@ -36,6 +36,7 @@ def test_every_reader_has_its_own_file():
     ours = [entry for entry in entry_points(group="stemstore.readers") if entry.dist.name == "stemstore"]
     assert {entry.name for entry in ours} == {
         "blockfile",
+        "de_seq",
         "dectris",
         "dm",
         "emd_ncem",
