@@ -169,7 +169,7 @@ def parse_metadata(column: bytes) -> dict[str, Any]:
 
 def _frame_metadata(group: Any, notes: list[str]) -> dict[str, Any]:
     item = group.get("Metadata")
-    shape = getattr(item, "shape", None) or ()
+    shape: tuple[int, ...] = getattr(item, "shape", None) or ()
     if len(shape) != 2 or item.dtype != np.uint8 or not 0 < shape[0] <= MAX_JSON or not shape[1]:  # noqa: PLR2004
         notes.append(f"{group.name} has no metadata; its axes count pixels")
         return {}

@@ -20,6 +20,7 @@ def test_built_in_readers_are_listed(call):
         "empad",
         "empad_g2",
         "fpd",
+        "hspy",
         "merlin_mib",
         "mrc",
         "ncem_counted",
@@ -28,6 +29,7 @@ def test_built_in_readers_are_listed(call):
         "pantarhei",
         "raw_binary",
         "raw_csr",
+        "tiff",
         "tvips",
     ]
     assert next(line for line in lines if line.startswith("npy")).split()[-2:] == [".npy", "stemstore"]

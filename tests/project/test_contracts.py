@@ -45,6 +45,7 @@ def test_every_reader_has_its_own_file():
         "empad",
         "empad_g2",
         "fpd",
+        "hspy",
         "merlin_mib",
         "mrc",
         "ncem_counted",
@@ -53,6 +54,7 @@ def test_every_reader_has_its_own_file():
         "pantarhei",
         "raw_binary",
         "raw_csr",
+        "tiff",
         "tvips",
     }
     for entry in ours:
