@@ -289,7 +289,9 @@ class Listed:
 
 
 def walk(group: Any) -> Iterator[tuple[str, Any]]:
-    """Visit every group and dataset below a group once, in the order of the file's names; dangling links are skipped.
+    """Visit every group and dataset below a group once, in the order of the file's names.
+
+    Soft links are left out, because what they lead to is visited under its own name; so are links that lead nowhere.
 
     Raises
     ------
@@ -305,6 +307,8 @@ def walk(group: Any) -> Iterator[tuple[str, Any]]:
         below = []
         for name in parent:
             try:
+                if parent.get(name, getclass=True, getlink=True) is h5py.SoftLink:
+                    continue
                 child = parent[name]
                 info = h5py.h5o.get_info(child.id)
             except DAMAGE:
