@@ -69,7 +69,7 @@ class MerlinMib:
 
     name: ClassVar[str] = "merlin_mib"
     description: ClassVar[str] = "Quantum Detectors Merlin (Medipix3) frames, processed or RAW (.mib with .hdr)"
-    extensions: ClassVar[tuple[str, ...]] = (".mib",)
+    extensions: ClassVar[tuple[str, ...]] = (".mib", ".hdr")
 
     def __init__(
         self,
@@ -89,8 +89,9 @@ class MerlinMib:
 
     @classmethod
     def matches(cls, url: str, first_bytes: bytes) -> float:
-        """Look for the header of a frame."""
-        del url
+        """Look for the header of a frame, or for a ``.hdr`` file."""
+        if url.lower().endswith(".hdr"):
+            return 1.0 if text.parse_sidecar(first_bytes) else 0.0
         return 0.0 if text.header_length(first_bytes) is None else 1.0
 
     def __call__(self, url: str | list[str]) -> MerlinSource:
@@ -99,8 +100,8 @@ class MerlinMib:
         Parameters
         ----------
         url
-            A file, with the numbered files of its series; or a pattern or list of files, which are taken as they are
-            and read in the order of their frame numbers.
+            A file, with the numbered files of its series, or its ``.hdr`` file; or a pattern or list of files, which
+            are taken as they are and read in the order of their frame numbers.
 
         Raises
         ------
@@ -115,7 +116,7 @@ class MerlinMib:
         FormatVersionError
             RAW frames whose order of pixels is not known.
         """
-        paths = list(dict.fromkeys(expand(url)))
+        paths = list(dict.fromkeys(map(about.frames_beside, expand(url))))
         for path in paths:
             if path.is_dir():
                 msg = f"{str(path)!r} is a folder, expected files; pass one of them or {str(path / '*.mib')!r}"

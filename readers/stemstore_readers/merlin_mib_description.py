@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from stemstore.errors import NotFoundError
+from stemstore.sources.files import list_folder
 from stemstore.sources.geometry import factor_pairs
 from stemstore_readers import merlin_mib_header as text
 from stemstore_readers import merlin_mib_series as series
@@ -55,6 +58,24 @@ def find_sidecar(path: Path) -> tuple[dict[str, str], list[Path], list[str]]:
             return {}, [], [f"header file {str(candidate)!r} is not used: it does not start with 'HDR,'"]
         return values, [candidate], []
     return {}, [], []
+
+
+def frames_beside(path: Path) -> Path:
+    """Find the frame file of a ``.hdr`` file, of a series the first one; other paths are given back.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    """
+    if path.suffix.lower() != ".hdr" or path.is_dir():
+        return path
+    names = re.compile(re.escape(path.stem) + r"\d*\.mib", re.IGNORECASE)
+    for entry in list_folder(path.parent):
+        if names.fullmatch(entry.name):
+            return entry
+    msg = f"no frames lie beside {str(path)!r}, expected {path.stem + '.mib'!r}; pass the file that holds the frames"
+    raise NotFoundError(msg, url=str(path))
 
 
 def find_scan(
