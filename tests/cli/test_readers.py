@@ -31,6 +31,7 @@ def test_built_in_readers_are_listed(call):
         "pantarhei",
         "raw_binary",
         "raw_csr",
+        "tia",
         "tiff",
         "tvips",
     ]

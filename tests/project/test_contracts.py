@@ -56,6 +56,7 @@ def test_every_reader_has_its_own_file():
         "pantarhei",
         "raw_binary",
         "raw_csr",
+        "tia",
         "tiff",
         "tvips",
     }
