@@ -56,6 +56,13 @@ def quantity(value: Any, unit: Unit, factor: float = 1.0) -> Quantity | None:
     return Quantity(value=found * factor, unit=unit, source="header")
 
 
+def plain(value: Any) -> Any:
+    """Make tuples lists, so that a document is the same when it comes back from JSON."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
 def axis(name: str, size: int, step: Any, unit: str, notes: list[str], origin: Any = 0.0) -> Axis | None:
     """Make a calibrated axis; None where the header states none, and a note where it states none that can be.
 

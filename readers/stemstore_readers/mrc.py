@@ -19,6 +19,7 @@ from stemstore.sources.contract import MISSING, VALID
 from stemstore.sources.files import describe, expand, file_size, identity, unreadable
 from stemstore.sources.geometry import check_missing, fit_scan, shape_option
 from stemstore.sources.records import RecordSource, whole_records
+from stemstore_readers.header_values import plain
 from stemstore_readers.mrc_header import (
     FEI_BYTES,
     HEADER_BYTES,
@@ -286,13 +287,6 @@ def place_positions(positions: Int64Array, found: int, notes: list[str]) -> Layo
 def _placed(shape: tuple[int, ...], records: Int64Array) -> Layout:
     validity = np.where(records < 0, MISSING, VALID).astype(np.uint8)
     return shape, records, None if (records >= 0).all() else validity
-
-
-def plain(value: Any) -> Any:
-    """Make tuples lists, so that the document is the same when it comes back from JSON."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _refuse_other_data(path: Path, header: Header, info: Info) -> None:
