@@ -18,7 +18,7 @@ import numpy as np
 from stemstore.errors import CorruptDataError, InputError, NotFoundError, StemStoreError
 from stemstore.sources.contract import MISSING, PARTIAL, VALID
 from stemstore.sources.files import describe, expand, file_size, identity, list_folder
-from stemstore.sources.geometry import ValidityArray, check_range, decide_flyback, place_frames, shape_option
+from stemstore.sources.geometry import ValidityArray, check_range, flyback_of, place_frames, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
 from stemstore_readers import k2is_sectors as sectors
 from stemstore_readers.dm_metadata import image_metadata
@@ -184,13 +184,11 @@ class K2is:
     def _flyback(
         self, shape: tuple[int, ...], stated: tuple[int, int] | None, inner: tuple[int, int] | None
     ) -> tuple[int, list[str]]:
-        if len(shape) == 1:
-            return 0, []
         if self.flyback_columns is None and shape == stated and inner is not None:
             if inner[0] == shape[0] and 0 < inner[1] <= shape[1]:
                 return shape[1] - inner[1], []
             return 0, [f"the .gtg file states a scan of {stated} and one of {inner} without flyback: nothing is hidden"]
-        return decide_flyback(self.flyback_columns, *shape[-2:])
+        return flyback_of(self.flyback_columns, shape)
 
 
 @dataclass(frozen=True, eq=False)

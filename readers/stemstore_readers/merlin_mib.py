@@ -31,7 +31,7 @@ from stemstore.sources.files import describe, expand, identity
 from stemstore.sources.geometry import (
     ValidityArray,
     check_range,
-    decide_flyback,
+    flyback_of,
     place_frames,
     shape_option,
 )
@@ -142,7 +142,7 @@ class MerlinMib:
         validity, unplaced = place_frames(scan_shape, n_frames, self.sync_offset)
         counts = tuple(file.count for file in files)
         validity = _without_holes(validity, math.prod(scan_shape), first, counts, self.sync_offset)
-        flyback, guessed = (0, []) if scan.shape is None else decide_flyback(self.flyback_columns, *scan.shape[-2:])
+        flyback, guessed = flyback_of(self.flyback_columns, scan_shape)
         described = describe([*(file.path for file in files), *found])
         options = (scan_shape, self.sync_offset)
         return MerlinSource(

@@ -23,7 +23,7 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError, FormatVersionError, SectorMismatchError, TruncatedFileError
 from stemstore.sources.files import describe, identity, unreadable
-from stemstore.sources.geometry import check_missing, decide_flyback, factor_pairs
+from stemstore.sources.geometry import check_missing, factor_pairs, flyback_of
 from stemstore.sources.records import open_unbuffered
 from stemstore_readers.ncem_sector_index import Layout
 from stemstore_readers.ncem_sector_source import FRAME_SHAPE, SectorSource
@@ -242,7 +242,7 @@ def open_blocks(
     offset_of = np.full((n_positions, 1), -1, np.int64)
     file_of[image[inside], 0] = stream.file[first[inside]]
     offset_of[image[inside], 0] = stream.offset[first[inside]]
-    flyback, guessed = (0, []) if scan_shape is None else decide_flyback(flyback_columns, *scan_shape[-2:])
+    flyback, guessed = flyback_of(flyback_columns, shape)
     metadata = _metadata(files, stream, version, scan_shape, flyback, [*warnings, *guessed])
     return SectorSource(
         identity=identity("ncem_sectors", metadata.files, (version, scan_shape)),

@@ -97,6 +97,27 @@ def decide_flyback(option: int | None, ny: int, nx: int) -> tuple[int, list[str]
     return option, []
 
 
+def flyback_of(option: int | None, scan_shape: tuple[int, ...]) -> tuple[int, list[str]]:
+    """Decide the flyback columns of a scan, or of a flat stack, which has none.
+
+    Returns
+    -------
+    columns, warnings
+        As for `decide_flyback`.
+
+    Raises
+    ------
+    InputError
+        The number does not fit, or columns are stated of a stack.
+    """
+    if len(scan_shape) > 1:
+        return decide_flyback(option, *scan_shape[-2:])
+    if option:
+        msg = f"option flyback_columns={option!r} needs a scan, but its shape is not known; state scan_shape too"
+        raise InputError(msg, key="flyback_columns", found=option)
+    return 0, []
+
+
 def check_range(start: int, stop: int, n_positions: int) -> None:
     """Refuse a range of flat positions that leaves the scan.
 

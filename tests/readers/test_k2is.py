@@ -272,10 +272,12 @@ def test_files_without_a_frame(folder, content, error, match):
         opened(folder)
 
 
-@pytest.mark.parametrize("option", [{"scan_shape": (3,)}, {"sync_offset": True}, {"sync_offset": 3}])
+@pytest.mark.parametrize(
+    "option", [{"scan_shape": (3,)}, {"sync_offset": True}, {"sync_offset": 3}, {"flyback_columns": 1}]
+)
 def test_bad_options(template, option):
     """Options that cannot be are refused."""
-    with pytest.raises(InputError, match=r"option (scan_shape|sync_offset)="):
+    with pytest.raises(InputError, match=r"option (scan_shape|sync_offset|flyback_columns)="):
         K2is(**option)(template)
 
 

@@ -239,6 +239,7 @@ def test_user_shape_wins_and_is_laid_out(tmp_path):
         ({"scan_shape": (12,)}, "scan_shape=.* is not a shape"),
         ({"sync_offset": 1.5}, "sync_offset=1.5 is not a number of frames"),
         ({"sync_offset": 12}, "sync_offset=12 leaves none of 12 frames"),
+        ({"flyback_columns": 1}, "flyback_columns=1 needs a scan"),
         ({"flyback_columns": 4, "scan_shape": (3, 4)}, "does not fit a scan of 4 columns"),
     ],
 )

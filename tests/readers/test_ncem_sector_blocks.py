@@ -80,6 +80,13 @@ def test_version_1_without_a_shape_is_a_flat_stack(tmp_path):
     ).metadata.acquisition.flyback_columns
 
 
+def test_flyback_needs_a_scan(tmp_path):
+    """Flyback columns of a flat stack are refused."""
+    (tmp_path / NAME).write_bytes(stream(frames_of(3), (3,)))
+    with pytest.raises(InputError, match="flyback_columns=1 needs a scan, but its shape is not known"):
+        NcemSectors(version=1, flyback_columns=1)(str(tmp_path))
+
+
 def test_numbers_of_images_decide(tmp_path):
     """Lost images are missing, repeated ones and those outside the scan are ignored, all of it reported."""
     truth = frames_of(5)

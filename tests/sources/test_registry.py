@@ -241,7 +241,7 @@ def test_remote_address(install):
 
 def test_unknown_reader_name(good_file):
     """A reader that is not installed is refused with those that are."""
-    with pytest.raises(InputError, match="no reader is called 'mib'; installed are ncem_counted, ncem_sectors, npy"):
+    with pytest.raises(InputError, match=r"no reader is called 'mib'; installed are .*ncem_sectors, .*npy"):
         registry.find_reader(good_file, "mib")
 
 
