@@ -7,7 +7,7 @@ row each belongs. The kernel adds them into the output; it never sees files, lab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -95,11 +95,14 @@ class Events:
         Flat detector index ``ky * frame_shape[1] + kx``; an index repeats when several electrons hit one pixel.
     frame_shape
         Detector rows and columns.
+    columns
+        What else is known of every event, by name: arrays of shape (n_events,). Most sources know nothing else.
     """
 
     indptr: Int64Array
     indices: UInt32Array
     frame_shape: tuple[int, int]
+    columns: dict[str, Array] = field(default_factory=dict)
 
     @property
     def n_frames(self) -> int:

@@ -94,7 +94,7 @@ def _find(frame, row, first, stop, limits, offset, reach, saturated, candidates)
             continue
         for k in range(part.size):
             column = first + start + k
-            value = _value(frame, offset, row, column)
+            value = pixel_value(frame, offset, row, column)
             if value >= low:
                 if value <= last and not _is_full(frame, offset, row, column, saturated):
                     candidates[found] = column
@@ -105,7 +105,8 @@ def _find(frame, row, first, stop, limits, offset, reach, saturated, candidates)
 
 
 @numba.njit(nogil=True, cache=True)
-def _value(frame, offset, row, column):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+def pixel_value(frame, offset, row, column):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201 (typed by numba)
+    """Give what a pixel is compared by: what the frame holds, or its difference to the offset in 64 bits."""
     if offset is None:
         return frame[row, column]
     return np.int64(frame[row, column]) - np.int64(offset[row, column])
@@ -120,7 +121,8 @@ def _is_full(frame, offset, row, column, saturated):  # type: ignore[no-untyped-
 
 
 @numba.njit(nogil=True, cache=True)
-def _is_absent(frame, offset, row, column):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+def is_absent(frame, offset, row, column):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201 (typed by numba)
+    """Whether a pixel is dead, and so neither an event nor a neighbour."""
     if offset is None:
         return frame[row, column] != frame[row, column]  # NaN
     return offset[row, column] == DEAD
@@ -173,12 +175,12 @@ def _wins_in_raster_order(frame, row, column):  # type: ignore[no-untyped-def] #
 @numba.njit(nogil=True, cache=True)
 def _wins_among_regions(frame, row, column, spans, last, offset, saturated):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
     """Apply the same rule where values are differences or upper limits differ, so that X-rays are looked for."""
-    value = _value(frame, offset, row, column)
+    value = pixel_value(frame, offset, row, column)
     for r in range(max(row - 1, 0), min(row + 2, frame.shape[0])):
         for c in range(max(column - 1, 0), min(column + 2, frame.shape[1])):
-            if (r == row and c == column) or _is_absent(frame, offset, r, c):
+            if (r == row and c == column) or is_absent(frame, offset, r, c):
                 continue
-            other = _value(frame, offset, r, c)
+            other = pixel_value(frame, offset, r, c)
             if other > last[r, spans[c]] or _is_full(frame, offset, r, c, saturated):
                 return False
             if other > value or (other == value and (r < row or (r == row and c < column))):
@@ -189,12 +191,12 @@ def _wins_among_regions(frame, row, column, spans, last, offset, saturated):  # 
 @numba.njit(nogil=True, cache=True)
 def _beats_thresholded(frame, row, column, spans, low, last, never, offset):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, PLR0917 (typed by numba)
     """Whether all neighbours are lower, once values outside the interval are zero."""
-    value = _value(frame, offset, row, column)
+    value = pixel_value(frame, offset, row, column)
     for r in range(max(row - 1, 0), min(row + 2, frame.shape[0])):
         for c in range(max(column - 1, 0), min(column + 2, frame.shape[1])):
-            if (r == row and c == column) or _is_absent(frame, offset, r, c):
+            if (r == row and c == column) or is_absent(frame, offset, r, c):
                 continue
-            other, s = _value(frame, offset, r, c), spans[c]
+            other, s = pixel_value(frame, offset, r, c), spans[c]
             accepted = (not never[r, s]) and low[r, s] <= other <= last[r, s]
             if (accepted and other >= value) or (not accepted and value <= 0):
                 return False
