@@ -90,11 +90,14 @@ class CountingDescription(Record):
 
 
 class EventEncoding(Record):
-    """Layout of the array ``events/gap``."""
+    """Layout of the array ``events/gap`` and of those that go with it."""
 
     kind: Literal["gap-u16"] = Field(
         default="gap-u16", description="Distance to the previous event of the frame as uint16; 65535 adds and goes on."
     )
     frames_per_block: Integer = Field(gt=0, description="Frames in one row of the array.")
     slots_per_chunk: Integer = Field(gt=0, description="Slots in one chunk.")
+    columns: list[Literal["energy", "offset_ky", "offset_kx"]] = Field(
+        default=[], description="Further arrays in events/, a value for every slot; 0 at slots that are no events."
+    )
     sorted: Literal[True] = Field(default=True, description="Events of a frame ascend in flat detector index.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import ConversionIncompleteError, DestinationExistsError
 from stemstore.store.commit import COMMIT, write_commit
+from stemstore.store.event_columns import column_infos
 from stemstore.store.journal import JOURNAL, VALID_FRAME, entered, holds
 from stemstore.store.layout import CountedLayout, Layout
 from stemstore.store.local import sync_folder
@@ -61,7 +62,7 @@ def finish(
         write_map(storage, info, values)
     sizes = {key: size for entry in whole.entries for key, size in entry.sizes.items()}
     checksums = {key: crc for entry in whole.entries for key, crc in entry.checksums.items()}
-    infos = [_data_info(whole, layout, dims), *(info for info, _ in small)]
+    infos = [*_data_infos(whole, layout, dims), *(info for info, _ in small)]
     for name in whole.binned:
         info, more_sizes, more_checksums = write_binned(storage, layout, name, whole, dims)
         infos.append(info)
@@ -133,11 +134,12 @@ def coordinates(document: ScanDocument) -> list[tuple[ArrayInfo, Array]]:
     ]
 
 
-def _data_info(whole: Assembled, layout: Layout, dims: tuple[str, ...]) -> ArrayInfo:
+def _data_infos(whole: Assembled, layout: Layout, dims: tuple[str, ...]) -> list[ArrayInfo]:
     if not isinstance(layout, CountedLayout):
-        return intensity_info(layout, dims)
-    columns = max(entry.columns for entry in whole.entries)
-    return gap_info(layout, columns, max(entry.max_multiplicity for entry in whole.entries))
+        return [intensity_info(layout, dims)]
+    chunks = max(entry.columns for entry in whole.entries)
+    multiplicity = max(entry.max_multiplicity for entry in whole.entries)
+    return [gap_info(layout, chunks, multiplicity), *column_infos(layout, chunks)]
 
 
 def _state(whole: Assembled, layout: Layout, dims: tuple[str, ...]) -> tuple[ArrayInfo, Array]:

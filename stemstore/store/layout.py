@@ -34,6 +34,9 @@ HEADROOM = 1.15
 MAX_EVENT_SHARD = 64 * 10**6
 """Expected compressed bytes of a shard of events."""
 
+GAP_BYTES = 2
+"""A gap is a uint16."""
+
 MAX_RAW_BYTES = 4 * 2**30
 """Raw frames behind one shard of events: bounds the work that is lost with a killed writer."""
 
@@ -128,6 +131,8 @@ class CountedLayout:
         Rows of a shard.
     profile
         ``"fast"``, ``"balanced"``, ``"small"`` or ``"raw"``.
+    columns
+        Name and dtype of arrays that hold a further value for every slot.
     """
 
     scan_shape: tuple[int, ...]
@@ -136,6 +141,7 @@ class CountedLayout:
     slots_per_chunk: int
     blocks_per_shard: int
     profile: str
+    columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def n_frames(self) -> int:
@@ -146,6 +152,11 @@ class CountedLayout:
     def n_blocks(self) -> int:
         """Number of blocks."""
         return -(-self.n_frames // self.frames_per_block)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot before compression: its gap, and what columns add."""
+        return GAP_BYTES + sum(np.dtype(dtype).itemsize for _, dtype in self.columns)
 
     @property
     def codec(self) -> ChunkCodec:
@@ -302,6 +313,8 @@ def dump_layout(layout: Layout) -> dict[str, Any]:
 def load_layout(found: Mapping[str, Any]) -> Layout:
     """Read what `dump_layout` wrote."""
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    if "columns" in fields:
+        fields["columns"] = tuple((name, dtype) for name, dtype in fields["columns"])
     kind = fields.pop("kind")
     return DenseLayout(**fields) if kind == "dense" else CountedLayout(**fields)
 

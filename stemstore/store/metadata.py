@@ -25,6 +25,8 @@ ATTRIBUTE = "stemstore"
 
 INTENSITY, GAP, N_SLOTS, VALID, SUMMARY = "intensity", "events/gap", "events/n_slots", "valid", "summary"
 CALIBRATION = "calibration"
+COLUMNS = {name: f"events/{name}" for name in ("energy", "offset_ky", "offset_kx")}
+"""Arrays of further values of every event, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def parse_arrays(root: dict[str, Any], url: str) -> dict[str, ArrayInfo]:
     except AttributeError as error:
         msg = f"the array metadata of '{url}' are damaged ({error!r}); restore {ROOT} from a copy"
         raise CorruptDataError(msg, url=url, key=ROOT) from error
-    known = (INTENSITY, GAP, N_SLOTS, VALID)
+    known = (INTENSITY, GAP, N_SLOTS, VALID, *COLUMNS.values())
     wanted = {path: node for path, node in arrays.items() if path in known or path.startswith(f"{CALIBRATION}/")}
     return {path: parse_array(path, node) for path, node in wanted.items()}
 

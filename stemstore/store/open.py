@@ -10,6 +10,7 @@ from stemstore.errors import ConversionIncompleteError, CorruptDataError, NotFou
 from stemstore.store.arrays import StoredFrames
 from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.destination import parts_of
+from stemstore.store.event_columns import column_infos
 from stemstore.store.events import StoredEvents
 from stemstore.store.head import StoreHead, stale
 from stemstore.store.journal import PLAN, read_plan, view_journal
@@ -153,10 +154,10 @@ def _open_incomplete(storage: Storage) -> StoredScan:
     journal = view_journal(storage, layout, document.uuid)
     dims = _dims(document)
     if isinstance(layout, CountedLayout):
-        info = gap_info(layout, journal.columns, journal.max_multiplicity)
+        infos = [gap_info(layout, journal.columns, journal.max_multiplicity), *column_infos(layout, journal.columns)]
     else:
-        info = intensity_info(layout, dims)
-    return _scan(StoreHead(storage, document, {info.path: info}, journal))
+        infos = [intensity_info(layout, dims)]
+    return _scan(StoreHead(storage, document, {info.path: info for info in infos}, journal))
 
 
 def _dims(document: ScanDocument) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from stemstore.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stemstore._types import UInt16Array, UInt32Array
+    from stemstore._types import Array, UInt16Array, UInt32Array
     from stemstore.store.layout import CountedLayout
 
 ESCAPE = 65535
@@ -60,12 +61,12 @@ def max_multiplicity(gap: UInt16Array, n_slots: UInt32Array) -> int:
     return 1 + int(np.diff(edges).max())
 
 
-def encode_slots(layout: CountedLayout, gap: UInt16Array, column: int) -> bytes | None:
-    """Encode chunk `column` of a block, padded with zeros; the first one is always there."""
+def encode_slots(layout: CountedLayout, slots: Array, column: int) -> bytes | None:
+    """Encode chunk `column` of the gaps or other values of a block, padded with zeros; the first is always there."""
     width = layout.slots_per_chunk
-    piece = gap[column * width : (column + 1) * width]
+    piece = slots[column * width : (column + 1) * width]
     if column and not len(piece):
         return None
-    padded = np.zeros(width, "<u2")
+    padded = np.zeros(width, slots.dtype.newbyteorder("<"))
     padded[: len(piece)] = piece
-    return layout.codec.encode(padded)
+    return replace(layout.codec, itemsize=padded.dtype.itemsize).encode(padded)

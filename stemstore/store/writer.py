@@ -6,6 +6,7 @@ renamed at the end; on an object store the commit object, written last, is what 
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 from stemstore.errors import DestinationExistsError, InputError
 from stemstore.store.codecs import object_checksum
 from stemstore.store.destination import make_room, only_part
+from stemstore.store.event_columns import check_columns
 from stemstore.store.finalise import finish, publish
 from stemstore.store.journal import (
     PLAN,
@@ -27,7 +29,7 @@ from stemstore.store.journal import (
     write_plan,
 )
 from stemstore.store.layout import CountedLayout, DenseLayout, Layout
-from stemstore.store.metadata import GAP, INTENSITY, ROOT, metadata_objects
+from stemstore.store.metadata import COLUMNS, GAP, INTENSITY, ROOT, metadata_objects
 from stemstore.store.shards import encode_shard
 from stemstore.store.slots import ESCAPE, check_blocks, encode_slots, max_multiplicity
 from stemstore.store.summary import chunk_bytes
@@ -197,6 +199,8 @@ class StoreWriter:
         index: int,
         blocks: Sequence[tuple[UInt16Array, UInt32Array]],
         records: PartitionRecords | None = None,
+        *,
+        columns: Sequence[Mapping[str, Array]] = (),
     ) -> None:
         """Write partition `index` of a counted scan: its shards, then its journal entry.
 
@@ -208,6 +212,8 @@ class StoreWriter:
             For every block of ``layout.blocks(index)`` the gaps (uint16) and the slots of every frame (uint32).
         records
             Small results of the partition.
+        columns
+            For every block the further values of ``layout.columns`` by name, one per slot; empty where there are none.
 
         Raises
         ------
@@ -221,18 +227,21 @@ class StoreWriter:
             msg = f"the store '{self.url}' is dense; use write_frames"
             raise InputError(msg, url=self.url)
         check_blocks(layout, index, blocks)
+        check_columns(layout, index, blocks, columns or [{} for _ in blocks])
         records = records or PartitionRecords()
         start, stop = layout.partition(index)
         records.check(stop - start, layout.frame_shape)
         width = layout.slots_per_chunk
-        columns = max(max(1, -(-len(gap) // width)) for gap, _ in blocks)
+        n_chunks = max(max(1, -(-len(gap) // width)) for gap, _ in blocks)
         storage = open_storage(self.working)
         sizes: dict[str, int] = {}
         checksums: dict[str, int] = {}
-        for column in range(columns):
-            chunks = [encode_slots(layout, gap, column) for gap, _ in blocks]
+        arrays = {GAP: [gap for gap, _ in blocks]}
+        arrays |= {COLUMNS[name]: [block[name] for block in columns] for name, _ in layout.columns}
+        for (path, slots), at in itertools.product(arrays.items(), range(n_chunks)):
+            chunks = [encode_slots(layout, block, at) for block in slots]
             chunks += [None] * (layout.blocks_per_shard - len(chunks))
-            written = _put_shard(storage, f"{GAP}/c/{index}/{column}", encode_shard(chunks))
+            written = _put_shard(storage, f"{path}/c/{index}/{at}", encode_shard(chunks))
             sizes |= written[0]
             checksums |= written[1]
         entry = Entry(
@@ -240,12 +249,12 @@ class StoreWriter:
             uuid=self.uuid,
             sizes=sizes,
             checksums=checksums,
-            columns=columns,
+            columns=n_chunks,
             max_multiplicity=max(max_multiplicity(gap, slots) for gap, slots in blocks),
             n_events=sum(int(np.count_nonzero(gap != ESCAPE)) for gap, _ in blocks),
         )
-        slots = np.concatenate([slots for _, slots in blocks]).astype(np.uint32)
-        write_entry(storage, entry, records, slots)
+        n_slots = np.concatenate([slots for _, slots in blocks]).astype(np.uint32)
+        write_entry(storage, entry, records, n_slots)
 
     def finalise(
         self,
@@ -310,7 +319,11 @@ def match(document: ScanDocument, layout: Layout) -> ScanDocument:
         raise InputError(msg, found=document.shape, expected=shape)
     if not isinstance(layout, CountedLayout):
         return document
-    encoding = EventEncoding(frames_per_block=layout.frames_per_block, slots_per_chunk=layout.slots_per_chunk)
+    encoding = EventEncoding(
+        frames_per_block=layout.frames_per_block,
+        slots_per_chunk=layout.slots_per_chunk,
+        columns=[name for name, _ in layout.columns],
+    )
     return document.model_copy(update={"encoding": encoding})
 
 
