@@ -52,6 +52,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     gain: counting.Gain = None,
     row_dark: counting.RowDarkBy = counting.RowDark.none,
     bad_pixels: counting.BadPixels = None,
+    event_columns: counting.EventColumns = None,
     beam_energy: options.BeamEnergy = None,
     semi_convergence_angle: options.Convergence = None,
     scan_step: options.ScanStep = None,
@@ -99,6 +100,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
         "gain": gain,
         "row_dark": row_dark.value,
         "bad_pixels": bad_pixels,
+        "event_columns": () if event_columns is None else tuple(name.strip() for name in event_columns.split(",")),
     }
     job: dict[str, Any] = {
         "reader": reader,
@@ -151,8 +153,12 @@ def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, A
     made, document = prepared.plan, prepared.document
     counted = isinstance(made, CountedPlan)
     raw = math.prod(document.shape) * getattr(getattr(made.source, "dtype", None), "itemsize", COUNTED_ITEMSIZE)
-    # Chunks of a counted store are as wide as a block is expected to fill; two bytes a slot.
-    held = made.layout.n_blocks * made.layout.slots_per_chunk * 2 if isinstance(made, CountedPlan) else raw
+    # Chunks of a counted store are as wide as a block is expected to fill
+    held = (
+        made.layout.n_blocks * made.layout.slots_per_chunk * made.layout.slot_bytes
+        if isinstance(made, CountedPlan)
+        else raw
+    )
     thresholds = made.counter.thresholds if isinstance(made, CountedPlan) and made.counter is not None else None
     return {
         "destination": destination,

@@ -65,6 +65,11 @@ BadPixels = Annotated[
     str | None, setting("--bad-pixels", "Pixels to leave out, true or above 0: .npy file, or store.", COUNTING, "PATH")
 ]
 
+EventColumns = Annotated[
+    str | None,
+    setting("--event-columns", "Store more of every electron: energy, position.", COUNTING, "NAME[,NAME]"),
+]
+
 
 def parse_levels(text: str | None, flag: str) -> float | tuple[float, ...] | None:
     """Read one threshold, or several between commas.

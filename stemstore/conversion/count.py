@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from stemstore._types import Array, Int64Array
+    from stemstore.conversion.measures import Measures
     from stemstore.conversion.regions import Region
     from stemstore.conversion.thresholds import Thresholds
     from stemstore.conversion.watch import Watch
@@ -27,7 +28,8 @@ Rule = Literal["stemstore", "stempy"]
 BATCH_BYTES = 10 * 2**20  # frames read and counted at once by a thread; stays in the last-level cache
 CORRECTED_BYTES = 4 * 2**20  # corrected frames at a time, so that they are counted while they are in the cache
 
-Found = tuple["Int64Array", "Array", "Int64Array"]
+Found = tuple["Int64Array", "Array", "Int64Array", dict[str, "Array"]]
+"""Pointers, indices, tallies of every frame, and columns of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Counter:
         What is done to frames before; None for nothing.
     watch
         Keeps an eye on the frames that are counted; None for nobody.
+    measures
+        What is measured of every event; None for nothing.
     done
         The corrections, also where nothing is done.
     """
@@ -53,6 +57,7 @@ class Counter:
     rule: Rule = "stemstore"
     corrections: Corrections | None = None
     watch: Watch | None = None
+    measures: Measures | None = None
     done: Corrections = field(init=False, repr=False, compare=False)
     _by_integers: Limits | None = field(init=False, repr=False, compare=False)
     _by_floats: Limits = field(init=False, repr=False, compare=False)
@@ -83,6 +88,11 @@ class Counter:
         return self.source.frame_shape
 
     @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """Name and dtype of what is measured of every event."""
+        return () if self.measures is None else self.measures.columns
+
+    @property
     def batch(self) -> int:
         """Frames per batch."""
         return max(1, BATCH_BYTES // max(1, math.prod(self.source.frame_shape) * self.source.dtype.itemsize))
@@ -97,10 +107,10 @@ class Counter:
         with lease(n_bytes) as buffer:  # reused by the thread: fresh pages cost as much as reading them
             frames = buffer[:n_bytes].view(source.dtype).reshape(stop - start, *source.frame_shape)
             source.read_frames(start, stop, out=frames)
-            indptr, indices, tallies = self._count(frames, state)
+            indptr, indices, tallies, columns = self._count(frames, state)
             if self.watch is not None:
                 self.watch.look(frames, start, state, tallies)
-        return Events(indptr, indices, source.frame_shape)
+        return Events(indptr, indices, source.frame_shape, columns)
 
     def _count(self, frames: Array, state: Array | None) -> Found:
         """Count a batch; frames of which something was lost by themselves, where its zeros could pass for pixels."""
@@ -108,7 +118,14 @@ class Counter:
         if plain is None:
             return self._count_corrected(frames, state)
         whole = state is None or bool((state == VALID).all()) or not accepts_zero(plain)
-        return plain.count(frames) if whole else self._count_corrected(frames, state)
+        return self._count_by(plain, frames) if whole else self._count_corrected(frames, state)
+
+    def _count_by(self, limits: Limits, frames: Array) -> Found:
+        """Count frames that the limits are for, and measure their events while the frames are in the cache."""
+        indptr, indices, tallies = limits.count(frames)
+        measures = self.measures
+        columns = {} if measures is None else measures.measure(frames, indptr, indices, limits)
+        return indptr, indices, tallies, columns
 
     def _count_corrected(self, frames: Array, state: Array | None) -> Found:
         """Count corrected frames, in which lost pixels are not a number and thereby absent."""
@@ -129,8 +146,8 @@ class Counter:
                     values[(some == FULL_SCALE) & ~np.isnan(values)] = np.inf  # an X-ray, whatever it is corrected to
                 if state is not None:
                     erase_lost(some, values, state[first : first + step], modules)
-                indptr, indices, tallies = self._by_floats.count(values)
-                parts.append((indptr, indices, np.column_stack([tallies, levelless])))
+                indptr, indices, tallies, columns = self._count_by(self._by_floats, values)
+                parts.append((indptr, indices, np.column_stack([tallies, levelless]), columns))
         return join(parts)
 
     def findings(self, n_events: int) -> tuple[dict[str, float], list[str], list[str]]:
@@ -193,9 +210,15 @@ def erase_lost(frames: Array, values: Array, state: Array, modules: list[Region]
 
 def join(parts: list[Found]) -> Found:
     """Put the results of batches one behind the other."""
-    lengths = np.concatenate([np.diff(indptr) for indptr, _, _ in parts])
+    lengths = np.concatenate([np.diff(part[0]) for part in parts])
     indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return indptr, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
+    columns = join_columns([part[3] for part in parts])
+    return indptr, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts]), columns
+
+
+def join_columns(parts: list[dict[str, Array]]) -> dict[str, Array]:
+    """Put the columns of batches one behind the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def read_block(
@@ -218,7 +241,8 @@ def read_block(
     parts = list(_in_order(read_events, borders, executor))
     lengths = np.concatenate([np.diff(part.indptr) for part in parts])
     indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Events(indptr, np.concatenate([part.indices for part in parts]), parts[0].frame_shape)
+    indices, columns = np.concatenate([part.indices for part in parts]), join_columns([part.columns for part in parts])
+    return Events(indptr, indices, parts[0].frame_shape, columns)
 
 
 def _in_order(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.conversion.count import BATCH_BYTES, CORRECTED_BYTES, Counter
+from stemstore.conversion.measures import ColumnsOfStore, columns_of_store
 from stemstore.conversion.sampling import sampled_frames
 from stemstore.conversion.summary import DARK_FROM, BrightField
 from stemstore.conversion.watch import Watch, doubts
@@ -27,6 +28,7 @@ OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
 BYTES_PER_WAITING_SLOT = 4  # gaps and the compressed chunks of the blocks of a shard, which is written at once
 BYTES_PER_PATTERN_PIXEL = 30  # sum and maximum of a shard, those of a block and their merged copy
 BYTES_PER_REFERENCE_PIXEL = 40  # dark, gain and bad pixels as they were given, and as they are applied
+COPIES_OF_COLUMN = 3  # pieces, joined, and compressed or behind escapes, while a block is being made
 BYTES_PER_SLOT = 12  # indices, their joined copy, gaps and the compressed chunk, while a block is being made
 
 
@@ -81,7 +83,7 @@ class CountedPlan(Plan):
     """
 
     source: FrameSource | EventSource
-    events: EventSource | Counter
+    events: EventSource | ColumnsOfStore | Counter
     layout: CountedLayout
     doubts: list[str] = field(default_factory=list)
 
@@ -122,7 +124,7 @@ def make_plan(
         return _dense(source, profile, workers, budget)
     if isinstance(source, EventSource):
         _refuse_unused(counting, "the source is counted already; leave it out")
-        return _counted(source, source, profile, workers, budget)
+        return _counted(source, columns_of_store(source) or source, profile, workers, budget)
     return _counted(source, counting.counter(source), profile, workers, budget)
 
 
@@ -152,16 +154,24 @@ def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> 
 
 
 def _counted(
-    source: FrameSource | EventSource, events: EventSource | Counter, profile: Profile, workers: int, budget: int
+    source: FrameSource | EventSource,
+    events: EventSource | ColumnsOfStore | Counter,
+    profile: Profile,
+    workers: int,
+    budget: int,
 ) -> CountedPlan:
-    from stemstore.store.layout import counted_layout
+    from stemstore.store.layout import GAP_BYTES, counted_layout
 
     per_frame, pattern = sample_events(source, events)
     raw = math.prod(source.frame_shape) * source.dtype.itemsize if isinstance(source, FrameSource) else None
     layout = counted_layout(source.scan_shape, source.frame_shape, per_frame, profile=profile, raw_bytes_per_frame=raw)
     block = max(per_frame, 1.0) * layout.frames_per_block
     patterns = BYTES_PER_PATTERN_PIXEL * math.prod(source.frame_shape)
-    shared = int((BYTES_PER_SLOT * 2 + BYTES_PER_WAITING_SLOT * layout.blocks_per_shard) * block) + patterns
+    layout = replace(layout, columns=events.columns if isinstance(events, (Counter, ColumnsOfStore)) else ())
+    more = layout.slot_bytes - GAP_BYTES
+    making = 2 * BYTES_PER_SLOT + COPIES_OF_COLUMN * more
+    waiting = (BYTES_PER_WAITING_SLOT + 2 * more) * layout.blocks_per_shard
+    shared = int((making + waiting) * block) + patterns
     per_worker = 2 * BATCH_BYTES
     speak: list[str] = []
     if isinstance(events, Counter):
@@ -182,7 +192,7 @@ def _counted(
     )
 
 
-def sample_events(source: Any, events: EventSource | Counter) -> tuple[float, Array]:
+def sample_events(source: Any, events: EventSource | ColumnsOfStore | Counter) -> tuple[float, Array]:
     """Events per frame and their mean pattern, from frames spread over the scan."""
     n_frames = math.prod(source.scan_shape)
     chosen = np.unique(((np.arange(OCCUPANCY_SAMPLE) + 0.5) * n_frames / OCCUPANCY_SAMPLE).astype(np.int64))

@@ -15,6 +15,7 @@ import numpy as np
 
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
 from stemstore.conversion.document import Oddities, describe, with_findings
+from stemstore.conversion.measures import check_columns
 from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
 from stemstore.conversion.settings import CountOptions, reference_arrays
 from stemstore.conversion.stored import Carried, earlier_counting
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemstore.conversion.count import Rule
+    from stemstore.conversion.measures import EventColumn
     from stemstore.conversion.regions import Division
     from stemstore.kernels.counting_corrections import RowDark
     from stemstore_schemas import ScanDocument
@@ -96,6 +98,7 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     gain: Any = None,
     row_dark: RowDark = "none",
     bad_pixels: Any = None,
+    event_columns: EventColumn | Sequence[EventColumn] = (),
     profile: Profile = "fast",
     overwrite: bool = False,
     workers: int | None = None,
@@ -138,6 +141,9 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
         Bring each half row of a frame to the pedestal of the scan by its ``"mean"`` or ``"median"``.
     bad_pixels : shape (ky, kx)
         True at pixels that are no events and no neighbours; given like `dark`.
+    event_columns
+        What else is stored of every electron, for `stemstore.event_columns`: ``"energy"`` (charge of its 3 x 3
+        pixels above the pedestal) and ``"position"`` (their centroid).
     profile
         Compression: ``"fast"``, ``"balanced"`` (smaller, slower to read), ``"small"`` (slow to write) or ``"raw"``.
     overwrite
@@ -183,7 +189,7 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     counting = CountOptions(
         rule, background_threshold, xray_threshold, background_sigma, xray_sigma,
         threshold=threshold, false_events_per_frame=false_events_per_frame,
-        dark=dark, gain=gain, row_dark=row_dark, bad_pixels=bad_pixels,
+        dark=dark, gain=gain, row_dark=row_dark, bad_pixels=bad_pixels, event_columns=check_columns(event_columns),
     )  # fmt: skip
     job = prepare(
         source, reader=reader, count=count, counting=counting, profile=profile,

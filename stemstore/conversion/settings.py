@@ -11,6 +11,7 @@ import numpy as np
 from stemstore.conversion.corrections import Corrections
 from stemstore.conversion.count import Counter, Rule
 from stemstore.conversion.estimate import BACKGROUND_SIGMA, XRAY_SIGMA, Wanted, estimate
+from stemstore.conversion.measures import Measures, check_columns, with_pedestals
 from stemstore.conversion.noise import find_peak
 from stemstore.conversion.references import load_reference
 from stemstore.conversion.regions import Region, regions_of
@@ -43,12 +44,14 @@ class CountOptions:
     gain: Any = None
     row_dark: RowDark = "none"
     bad_pixels: Any = None
+    event_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("background_threshold", "xray_threshold"):
             object.__setattr__(self, name, _level(name, getattr(self, name)))
         for name in ("background_sigma", "xray_sigma"):
             _number(name, getattr(self, name))
+        object.__setattr__(self, "event_columns", check_columns(self.event_columns))
         wanted = self.false_events_per_frame
         if wanted is None:
             return
@@ -63,7 +66,8 @@ class CountOptions:
     def given(self) -> list[str]:
         """Names of what was given and has a meaning only where something is counted."""
         names = ("background_threshold", "xray_threshold", "threshold", "false_events_per_frame", *IMAGES)
-        return [name for name in names if getattr(self, name) is not None]
+        given = [name for name in names if getattr(self, name) is not None]
+        return [*given, "event_columns"] if self.event_columns else given
 
     def parameters(self) -> dict[str, Any]:
         """Write the options as JSON values; arrays are told by their shape, their digests are in the store."""
@@ -99,7 +103,12 @@ class CountOptions:
             self.false_events_per_frame,
         )
         regions = [] if division == "global" else regions_of(division, source.metadata.detector, shape)
-        return Counter(source, estimate(source, wanted, regions=regions, corrections=done), self.rule, done)
+        thresholds = estimate(source, wanted, regions=regions, corrections=done)
+        if not self.event_columns:
+            return Counter(source, thresholds, self.rule, done)
+        thresholds = with_pedestals(source, thresholds, done)
+        measures = Measures.of(self.event_columns, source, thresholds, done)
+        return Counter(source, thresholds, self.rule, done, measures=measures)
 
 
 def describe_counting(counter: Counter) -> CountingDescription:

@@ -53,8 +53,12 @@ class Carried:
         if scan is None:
             return cls()
         saved = read_calibration(scan)
+        columns = scan.document.encoding.columns if scan.document.encoding is not None else []
+        warnings = []
+        if columns and not isinstance(plan, CountedPlan):
+            warnings.append(f"{', '.join(columns)} of every event of '{scan.url}' stay: frames have no place for them")
         if saved.document is None and not saved.arrays:
-            return cls()
+            return cls(warnings=warnings)
         anew = isinstance(plan, CountedPlan) == (
             scan.document.profile == "dense"
         )  # frames became events, or events frames
@@ -67,8 +71,11 @@ class Carried:
         values = saved.values.merged(given.values())
         document = saved.document or CalibrationDocument(uuid=scan.uuid)
         changes = {name: getattr(values, name) for name in type(values).model_fields}
-        warnings = [f"the saved {' and '.join(left)} of '{scan.url}' stay: they belong to pixels before counting"]
-        return cls(document.model_copy(update=changes | {"arrays": sorted(arrays)}), arrays, warnings if left else [])
+        if left:
+            warnings.append(
+                f"the saved {' and '.join(left)} of '{scan.url}' stay: they belong to pixels before counting"
+            )
+        return cls(document.model_copy(update=changes | {"arrays": sorted(arrays)}), arrays, warnings)
 
     def attach(self, url: str, uuid: str) -> None:
         """Keep the calibration beside the finished new scan."""

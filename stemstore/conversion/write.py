@@ -52,6 +52,7 @@ def write_events(plan: CountedPlan, writer: StoreWriter, progress: Progress) -> 
         Electrons in the whole scan.
     """
     from stemstore.kernels import events
+    from stemstore.kernels.event_columns import over_slots
 
     source = plan.source
     summariser = Summariser(source.frame_shape, np.dtype(np.uint16), plan.bright_field)
@@ -59,16 +60,17 @@ def write_events(plan: CountedPlan, writer: StoreWriter, progress: Progress) -> 
     n_events = 0
     with ThreadPoolExecutor(plan.workers, thread_name_prefix="count") as executor:
         for index in range(len(plan.layout.partitions)):
-            blocks, summary = [], Summary()
+            blocks, columns, summary = [], [], Summary()
             for start, stop in plan.layout.blocks(index):
                 found = read_block(plan.events.read_events, start, stop, plan.batch, executor)
                 gap, slots = events.encode(found.indptr, found.indices, n_pixels)
                 offsets = np.concatenate([[0], np.cumsum(slots, dtype=np.int64)])
                 summary.add(summariser.of_events(gap, offsets))
                 blocks.append((gap, slots))
+                columns.append({name: over_slots(gap, values) for name, values in found.columns.items()})
                 n_events += len(found.indices)
             flat = np.arange(*plan.layout.partitions[index])
-            writer.write_events(index, blocks, _records(source, flat, summary))
+            writer.write_events(index, blocks, _records(source, flat, summary), columns=columns)
             progress.advance()
     return n_events
 

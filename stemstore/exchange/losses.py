@@ -74,7 +74,10 @@ def _metadata(scan: CountedScan, target: Target) -> list[str]:
 def _store(stored: StoredScan) -> list[str]:
     from stemstore.store.calibration import read_calibration
 
+    columns = [] if stored.document.encoding is None else stored.document.encoding.columns
     found = [f"{len(stored.document.history)} steps of history"]
+    if columns:
+        found.append(f"{', '.join(columns)} of every event")
     calibration = read_calibration(stored)
     if calibration.document is not None or calibration.arrays:
         arrays = f" with {', '.join(calibration.arrays)}" if calibration.arrays else ""
