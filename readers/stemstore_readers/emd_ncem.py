@@ -175,7 +175,9 @@ def labelled_axis(group: Any, index: int, shape: tuple[int, ...], notes: list[st
     if item is None or getattr(item, "shape", None) is None:
         notes.append(f"{group.name} has no {name}; axis {index} counts indices")
         return None
-    values = np.asarray(item[()]) if item.size <= MAX_COORDINATES else np.empty(0)
+    dtype = dtype_of(item)
+    numbers = dtype is not None and dtype.kind in "uif" and item.size <= MAX_COORDINATES
+    values = np.asarray(item[()]) if numbers else np.empty(0)
     label = words(attribute(item, "name")) or name
     return StatedAxis.of_values(label, values, shape[index], words(attribute(item, "units")) or "", notes)
 

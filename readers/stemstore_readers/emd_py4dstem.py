@@ -35,7 +35,7 @@ from stemstore.sources.hdf5 import (
     find,
     number,
     open_hdf5,
-    text,
+    value_of,
     walk,
 )
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
@@ -215,20 +215,21 @@ def _calibration(root: Any, notes: list[str]) -> dict[str, Any]:
             held = {name: item for name in group if isinstance(item := group.get(name), h5py.Dataset)}
             if any((held[name].size or 0) > 1 for name in ("qx0", "qy0") if name in held):
                 notes.append("the origin of every position (qx0, qy0) stays in the file; its mean is the optic axis")
-            return {name: _value(item) for name, item in held.items()}
+            return {name: _value(group, name) for name in held}
     return {}
 
 
-def _value(dataset: Any) -> Any:
-    if dataset.shape is None or dataset.size > MAX_ORIGINS:
+def _value(group: Any, name: str) -> Any:
+    item = group[name]
+    dtype = dtype_of(item)
+    if dtype is None or dtype.kind not in "uif":
+        value = value_of(group, name)
+        return bool(value) if isinstance(value, np.bool_) else words(value)
+    if not item.size or item.size > MAX_ORIGINS:
         return None
-    value = dataset[()]
-    if isinstance(value, np.bool_):
-        return bool(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "uif" and value.size:
-        finite = value[np.isfinite(value)]
-        return float(finite.mean(dtype=np.float64)) if finite.size else None
-    return value.item() if isinstance(value, np.generic) else text(value)
+    value = np.asarray(item[()], dtype=np.float64)
+    finite = value[np.isfinite(value)]
+    return float(finite.mean()) if finite.size else None
 
 
 def _rotation(said: Mapping[str, Any], notes: list[str]) -> float | None:

@@ -181,10 +181,10 @@ def _frame_metadata(group: Any, notes: list[str]) -> dict[str, Any]:
 
 
 def look(metadata: Any, path: str) -> Any:
-    """Follow dotted names through objects; None where the way ends, as in parts that are empty texts."""
+    """Follow dotted names through objects; None where the way ends, as in parts that are empty texts, or a list."""
     for name in path.split("."):
         metadata = metadata.get(name) if isinstance(metadata, dict) else None
-    return metadata
+    return None if isinstance(metadata, list) else metadata
 
 
 def _detector_of(file: Any, image: str) -> str | None:

@@ -17,6 +17,7 @@ axes and on the structure of metadata.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -159,7 +160,9 @@ def _axis(said: Mapping[str, Any], index: int, size: int, notes: list[str]) -> S
         notes.append(f"axis {label!r} says it has {stored:g} indices, the array has {size}; its steps are left out")
         return None
     if said.get("axis") is not None:
-        return StatedAxis.of_values(label, np.asarray(said["axis"]), size, unit, notes)
+        points = [number(value) for value in np.ravel(np.asarray(said["axis"], dtype=object))]
+        values = np.array([math.nan if point is None else point for point in points])
+        return StatedAxis.of_values(label, values, size, unit, notes)
     step, origin = number(said.get("scale")), number(said.get("offset"))
     if step is None:
         notes.append(

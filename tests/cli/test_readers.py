@@ -33,7 +33,9 @@ def test_built_in_readers_are_listed(call):
         "raw_csr",
         "tia",
         "tiff",
+        "tpx3",
         "tvips",
+        "zspy",
     ]
     assert next(line for line in lines if line.startswith("npy")).split()[-2:] == [".npy", "stemstore"]
 

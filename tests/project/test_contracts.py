@@ -58,7 +58,9 @@ def test_every_reader_has_its_own_file():
         "raw_csr",
         "tia",
         "tiff",
+        "tpx3",
         "tvips",
+        "zspy",
     }
     for entry in ours:
         assert entry.module == f"stemstore_readers.{entry.name}"
