@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array
     from stemstore.selection import Selection
 
-BYTES_PER_EVENT = 20
-"""Frame, row, column and three values of four bytes at most; while they are joined there are two of them."""
+BYTES_PER_EVENT = 48
+"""Pieces and what they are joined to, with the order of frames: 34 were measured, 47 for frames in reverse."""
 
 TEXTS: dict[str, dict[str, Any]] = {
     "frame": {"long_name": "number of the frame in the selection, scan axes in C order"},
@@ -72,7 +72,7 @@ def event_columns(scan: Any, names: str | Sequence[str] | None = None) -> xr.Dat
 
     Notes
     -----
-    Memory: 40 bytes per electron of the selected frames, and one decoded block.
+    Memory: 48 bytes per electron of the selected frames, and one decoded block.
     """
     import xarray as xr
 
@@ -81,7 +81,7 @@ def event_columns(scan: Any, names: str | Sequence[str] | None = None) -> xr.Dat
     if selection is None or not isinstance(source, StoredEvents):
         msg = (
             "this scan is no selection of a counted store, so nothing is known of its single electrons; pass what "
-            "stemstore.open gives for a store, before its pixels or electrons are changed"
+            "stemstore.open gives for a store, before its pixels, electrons or the order of its axes are changed"
         )
         raise InputError(msg, key="scan")
     wanted = _wanted(source, names)
@@ -110,7 +110,7 @@ def _wanted(source: StoredEvents, names: str | Sequence[str] | None) -> list[str
 
 
 def _check_budget(n_slots: int) -> None:
-    needed, budget = 2 * BYTES_PER_EVENT * n_slots, memory_budget()
+    needed, budget = BYTES_PER_EVENT * n_slots, memory_budget()
     if needed > budget:
         msg = (
             f"up to {n_slots} electrons with their columns need {format_size(needed)}, which exceeds the budget of "
@@ -156,10 +156,11 @@ def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
 
 def _joined(parts: list[dict[str, Array]]) -> dict[str, Array]:
     """Put blocks together, frames in the order of the selection, and offsets into pixels."""
-    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    table = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     frame = table["frame"]
-    if (np.diff(frame.astype(np.int64)) < 0).any():
-        order = np.argsort(frame, kind="stable")
-        table = {name: values[order] for name, values in table.items()}
+    order = None if (frame[1:] >= frame[:-1]).all() else np.argsort(frame, kind="stable")
     scale = np.float32(1 / STEPS_PER_PIXEL)
-    return {name: values * scale if name.startswith("offset_") else values for name, values in table.items()}
+    for name, values in table.items():
+        ordered = values if order is None else values[order]
+        table[name] = ordered * scale if name.startswith("offset_") else ordered
+    return table

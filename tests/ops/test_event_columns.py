@@ -144,7 +144,7 @@ def test_selections(counted):
 def test_what_is_no_selection_of_a_counted_store(counted, raw):
     """Raw files, changed arrays and thinned scans have no columns, nor has any store one that is not known."""
     scan = stemstore.open(counted)
-    for other in (stemstore.open(raw), scan.intensity * 2):
+    for other in (stemstore.open(raw), scan.intensity * 2, stemstore.thin(scan, 0.5, seed=1)):
         with pytest.raises(InputError, match="no selection of a counted store"):
             event_columns(other)
     with pytest.raises(InputError, match=r"has only energy, offset_ky, offset_kx, not 'time'"):
