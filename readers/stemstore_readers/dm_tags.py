@@ -250,8 +250,8 @@ class _Walker:
 
 def value_bytes(words: tuple[int, ...]) -> int | None:
     """Length in bytes of a value with these info words; None for a type that is not known."""
-    if len(words) == 1:
-        return struct.calcsize(f"<{NUMBERS[words[0]]}") if words[0] in NUMBERS else None
+    if len(words) < 2:  # noqa: PLR2004 (a number, or nothing)
+        return struct.calcsize(f"<{NUMBERS[words[0]]}") if words and words[0] in NUMBERS else None
     codes = _struct_codes(words)
     if codes is not None:
         return struct.calcsize(f"<{codes}")

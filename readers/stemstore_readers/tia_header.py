@@ -251,7 +251,7 @@ def check_elements(path: Path, heads: Int64Array, element: Element, size: int, n
         raise CorruptDataError(msg, url=str(path), found=element.data_type)
     length = element.rows * element.columns * np.dtype(PIXELS[element.data_type]).itemsize
     starts = np.where(heads < 0, -1, heads + ELEMENT.size)
-    cut = (starts >= 0) & (starts + length > size)
+    cut = (starts >= 0) & (starts > size - length)  # lengths may be larger than any int64
     starts[cut] = -1
     present = np.sort(starts[starts >= 0])
     if not len(present):

@@ -19,8 +19,9 @@ from stemstore.errors import (
 )
 from stemstore.sources.contract import MISSING
 from stemstore.testing import ReaderTests
-from stemstore_readers.dm import Dm, order_by_units
-from stemstore_readers.dm_tags import parse_header
+from stemstore_readers.dm import Dm
+from stemstore_readers.dm_images import order_by_units
+from stemstore_readers.dm_tags import decode, parse_header, value_bytes
 
 SCAN_UNITS = ["1/nm", "1/nm", "nm", "nm"]  # fastest first: detector, then scan
 
@@ -260,6 +261,15 @@ def test_groups_without_end(tmp_path):
     path.write_bytes(b"\0\0\0\x03" + bytes(4) + b"\0\0\0\x01" + level * 10000)
     with pytest.raises(TruncatedFileError, match="more than 64 groups within groups"):
         Dm()(str(path))
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 4, 6, 12, 15, 18, 20, 2**40]), min_size=1, max_size=9))
+def test_any_info_words_have_a_length_or_none(words):
+    """Whatever the info words are, the length is a number or unknown, and short values can be decoded."""
+    length = value_bytes(tuple(words))
+    assert length is None or length >= 0
+    if length is not None and length < 100:
+        decode(tuple(words), bytes(length), "<")
 
 
 def test_colour_pictures_are_declined(tmp_path):

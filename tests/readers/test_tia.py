@@ -231,6 +231,16 @@ def test_billions_of_elements(tmp_path):
         Tia()(str(tmp_path / "a_1.ser"))
 
 
+def test_images_larger_than_the_file(tmp_path):
+    """Images of exabytes are refused by sizes."""
+    content = bytearray(encode(some((2, 5, 6))))
+    first = struct.unpack_from("<Q", content, 72)[0]
+    content[first + 42 : first + 50] = b"\xff" * 8
+    (tmp_path / "a_1.ser").write_bytes(content)
+    with pytest.raises(TruncatedFileError, match="no whole image"):
+        Tia()(str(tmp_path / "a_1.ser"))
+
+
 def test_bad_options():
     """A scan shape of one number is refused by name."""
     with pytest.raises(InputError, match="option scan_shape"):
