@@ -75,7 +75,8 @@ class CountingDescription(Record):
     )
     method: str | None = Field(default=None, description="How the background was fitted, with its version.")
     regions: list[CountingRegion] = Field(
-        default=[], description="Parts of the detector with their thresholds; empty where one pair was stated for all."
+        default=[],
+        description="Parts of the detector with their thresholds; empty where one pair was stated and nothing fitted.",
     )
     drift: Number | None = Field(
         default=None, description="Largest minus smallest mean over the scan, of the sector that drifts most, count."

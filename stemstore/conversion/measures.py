@@ -84,14 +84,14 @@ class Measures:
 
 
 def check_columns(wanted: Any) -> tuple[str, ...]:
-    """Take names of columns, one or several, in the order of `COLUMNS`.
+    """Take names of columns, None, one or several, and give them in the order of `COLUMNS`.
 
     Raises
     ------
     InputError
         There is no such column.
     """
-    names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    names = (wanted,) if isinstance(wanted, str) else tuple(wanted or ())
     unknown = [name for name in names if name not in COLUMNS]
     if unknown:
         msg = f"event_columns has {unknown[0]!r}, which is not known; choose from {', '.join(COLUMNS)}"

@@ -74,7 +74,8 @@ class Thresholds:
     false_events_per_frame
         Expected local maxima per frame from noise alone; None when not fitted.
     regions
-        Every region with its limits and statistics; empty where limits for the whole detector were stated.
+        Every region with its limits and statistics; empty where limits for the whole detector were stated and
+        nothing was fitted.
     """
 
     background: Level
