@@ -33,6 +33,7 @@ def test_built_in_readers_are_listed(call):
         "raw_csr",
         "tia",
         "tiff",
+        "topspin",
         "tpx3",
         "tvips",
         "zspy",

@@ -58,6 +58,7 @@ def test_every_reader_has_its_own_file():
         "raw_csr",
         "tia",
         "tiff",
+        "topspin",
         "tpx3",
         "tvips",
         "zspy",
