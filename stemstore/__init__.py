@@ -36,6 +36,7 @@ _FACE = {
     "recenter": ("stemstore.ops.recenter", "recenter"),
     "bright_field_stack": ("stemstore.ops.bright_field", "bright_field_stack"),
     "to_sparse": ("stemstore.ops.sparse_blocks", "to_sparse"),
+    "event_columns": ("stemstore.ops.event_columns", "event_columns"),
     "polar_profile": ("stemstore.ops.polar", "polar_profile"),
     "crystallinity": ("stemstore.ops.crystallinity", "crystallinity"),
     "power_spectrum": ("stemstore.ops.crystallinity", "power_spectrum"),
@@ -89,6 +90,7 @@ __all__ = [
     "divergence",
     "dpc",
     "estimate_rotation",
+    "event_columns",
     "explain",
     "export",
     "find_beam",
@@ -148,6 +150,7 @@ if TYPE_CHECKING:
     from stemstore.ops.dose import split_halves, thin
     from stemstore.ops.dpc import dpc
     from stemstore.ops.ellipse import fit_ellipse
+    from stemstore.ops.event_columns import event_columns
     from stemstore.ops.explain import explain
     from stemstore.ops.functions import map_frames
     from stemstore.ops.hot_pixels import find_hot_pixels

@@ -34,6 +34,7 @@ NAMES = {
     "divergence",
     "dpc",
     "estimate_rotation",
+    "event_columns",
     "explain",
     "export",
     "find_beam",
