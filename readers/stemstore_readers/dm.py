@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError, TruncatedFileError
-from stemstore.sources.files import describe, expand, file_size, identity
+from stemstore.sources.files import describe, expand, file_size, identity, unreadable
 from stemstore.sources.geometry import check_range, fit_scan, shape_option
 from stemstore.sources.records import RecordSource, as_bytes, frame_buffer, read_blocks, whole_records
 from stemstore_readers.dm_images import (
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from stemstore._types import Array
     from stemstore.sources.geometry import ValidityArray
     from stemstore_schemas import SourceMetadata
+
+
+HEAD_OF_ARRAY = {3: 4 + 4 + 4 * 4, 4: 4 + 8 + 4 + 4 * 8}
+"""Version -> bytes between the start of the name ``Data`` and the pixels: DM4 adds the length of the tag."""
 
 
 class Dm:
@@ -102,6 +106,11 @@ class Dm:
     def __call__(self, url: str | list[str]) -> RecordSource | ScatteredSource:
         """Open the file: tags only, no pixel.
 
+        Parameters
+        ----------
+        url
+            A file, or several with images of one kind (a file per pattern), whose frames follow each other.
+
         Raises
         ------
         InputError
@@ -113,19 +122,17 @@ class Dm:
             The file ends before its image does.
         """
         files = expand(url)
-        if len(files) != 1:
-            msg = f"{len(files)} files were given, expected one DM3 or DM4 file; open them one at a time"
-            raise InputError(msg, found=len(files), expected=1)
         path = files[0]
         try:
             tags = read_tags(path)
             image = self._choose(path, tags)
-            return self._open(path, tags, image)
+            return self._open(files, tags, image)
         except (CorruptDataError, InputError) as error:
             error.add_note(f"in file {str(path)!r}")
             raise
 
-    def _open(self, path: Path, tags: Tags, image: Image) -> RecordSource | ScatteredSource:
+    def _open(self, files: list[Path], tags: Tags, image: Image) -> RecordSource | ScatteredSource:
+        path = files[0]
         notes = [] if tags.problem is None else [f"file {path.name!r} is not complete: {tags.problem}"]
         dtype = pixel_type(image, little=tags.little)
         fastest = decide_order(image, self.fastest, notes)
@@ -133,29 +140,33 @@ class Dm:
         stated = calibrations(image.tree, len(shape))
         if fastest == "scan":
             shape, stated = (*shape[2:], *shape[:2]), [*stated[2:], *stated[:2]]
-        stored = shape[:-2]
-        found = self._frames(path, image, shape, dtype, fastest, notes)
+        stored, frame = shape[:-2], math.prod(shape[-2:]) * dtype.itemsize
+        counts = [self._frames(path, image, shape, dtype, fastest, notes)]
+        if len(files) > 1:
+            counts *= check_series(files, image, fastest, tags.version)
+            stored = (math.prod(stored) * len(files),)
+        found = sum(counts)
         wanted = self.scan_shape or (stored if len(stored) > 1 else sampling(image.tree, stored[0], notes))
         scan_shape, validity, misfits = fit_scan(wanted, found)
         notes += misfits if found == math.prod(stored) or self.scan_shape else []
-        files = describe([path])
+        described = describe(files)
         if scan_shape != stored:
             stated = [*(None for _ in scan_shape), *stated[-2:]]
         metadata = image_metadata(
             image.tree, (*scan_shape, *shape[-2:]), stated, notes, by_user=self.scan_shape is not None
         )
         about: dict[str, Any] = {
-            "identity": identity(self.name, files, (scan_shape, fastest, image.number, shape)),
+            "identity": identity(self.name, described, (scan_shape, fastest, image.number, shape)),
             "scan_shape": scan_shape,
             "frame_shape": (shape[-2], shape[-1]),
-            "metadata": metadata.model_copy(update={"files": files, "vendor": as_document(tags.root)}),
+            "metadata": metadata.model_copy(update={"files": described, "vendor": as_document(tags.root)}),
             "validity": validity,
             "file_dtype": dtype,
         }
         if fastest == "scan":
             return ScatteredSource(path=str(path), offset=image.data.offset, n_frames=math.prod(stored), **about)
-        stride = math.prod(shape[-2:]) * dtype.itemsize
-        return RecordSource(files=(str(path),), counts=(found,), offset=image.data.offset, stride=stride, **about)
+        paths = tuple(str(one) for one in files)
+        return RecordSource(files=paths, counts=tuple(counts), offset=image.data.offset, stride=frame, **about)
 
     def _frames(
         self, path: Path, image: Image, shape: tuple[int, ...], dtype: np.dtype[Any], fastest: str, notes: list[str]
@@ -189,6 +200,49 @@ class Dm:
         listed = "; ".join(map(str, list_images(tags, self.shape))) or "none"
         msg = f"file {str(path)!r} has the images: {listed}; name one with image=…"
         raise InputError(msg, url=str(path), key="image", found=self.image)
+
+
+def check_series(files: list[Path], image: Image, fastest: Fastest, version: int) -> int:
+    """Make sure that every file of a series holds its image where the first one does; gives their number.
+
+    Compared are the bytes in front of the pixels: end of the name, mark, type and length of the array.
+
+    Raises
+    ------
+    InputError
+        A file differs, or every frame is spread over its file.
+    TruncatedFileError
+        A file ends before its image does.
+    StorageError, NotFoundError
+        A file cannot be read.
+    """
+    if fastest == "scan":
+        msg = f"{len(files)} files were given whose frames are spread over each file; open them one at a time"
+        raise InputError(msg, found=len(files), expected=1)
+    length = HEAD_OF_ARRAY[version]
+    first = read_piece(files[0], image.data.offset - length, length)
+    for path in files:
+        if read_piece(path, image.data.offset - length, length) != first:
+            msg = (
+                f"file {str(path)!r} has no image of the same kind at byte {image.data.offset} as {files[0].name!r}; "
+                "give files of one acquisition, or open them one at a time"
+            )
+            raise InputError(msg, url=str(path), byte=image.data.offset)
+        size, end = file_size(path), image.data.offset + image.data.nbytes
+        if size < end:
+            msg = f"file {str(path)!r} has {size} bytes, expected {end}; leave it out or copy it again"
+            raise TruncatedFileError(msg, url=str(path), found=size, expected=end)
+    return len(files)
+
+
+def read_piece(path: Path, start: int, length: int) -> bytes:
+    """Read some bytes of a file; fewer where it ends."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(length) or b""
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 @dataclass(frozen=True, eq=False)

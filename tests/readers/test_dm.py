@@ -221,6 +221,24 @@ def test_scan_shape_of_a_stack(tmp_path):
     assert Dm(scan_shape=(2, 4))(path).metadata.acquisition.scan_shape_source == "user"
 
 
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_file_per_pattern(tmp_path, version):
+    """Files with a pattern each follow each other in natural order; one that differs or is cut is named."""
+    truth = some((12, 4, 5))
+    for number, frame in enumerate(truth):
+        content = DmFile(version).encode(file_of(image(frame, ["1/nm", "1/nm"])))
+        (tmp_path / f"hour{number}.dm4").write_bytes(content)
+    pattern = str(tmp_path / "hour*.dm4")
+    np.testing.assert_array_equal(whole(Dm()(pattern)), truth)
+    np.testing.assert_array_equal(whole(Dm(scan_shape=(3, 4))(pattern)), truth.reshape(3, 4, 4, 5))
+    (tmp_path / "hour5.dm4").write_bytes(content[: content.index(truth[11].tobytes()) + 3])
+    with pytest.raises(TruncatedFileError, match=r"hour5\.dm4"):
+        Dm()(pattern)
+    (tmp_path / "hour5.dm4").write_bytes(DmFile(version).encode(file_of(image(some((5, 5))))))
+    with pytest.raises(InputError, match=r"hour5\.dm4' has no image of the same kind"):
+        Dm()(pattern)
+
+
 def test_cut_inside_the_image(tmp_path):
     """The shape stands behind the array: a cut file needs it from the user, and keeps whole frames."""
     truth = some((2, 3, 40, 50))
