@@ -19,7 +19,7 @@ from stemstore.errors import (
     TruncatedFileError,
     UnknownFormatError,
 )
-from stemstore.sources import hdf5
+from stemstore.sources import hdf5, hdf5_content
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,7 +154,7 @@ def test_circles_are_walked_once(scan_file: Path) -> None:
 
 def test_too_many_objects(scan_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of endless objects is refused."""
-    monkeypatch.setattr(hdf5, "MAX_OBJECTS", 2)
+    monkeypatch.setattr(hdf5_content, "MAX_OBJECTS", 2)
     with hdf5.open_hdf5(scan_file) as file, pytest.raises(CorruptDataError, match="more than 2 objects"):
         hdf5.datasets(file)
 
