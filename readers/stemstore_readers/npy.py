@@ -191,8 +191,8 @@ class FortranSource:
         return frames
 
 
-def read_header(path: Path) -> Header:
-    """Read and check the header of a ``.npy`` file.
+def read_header(path: Path, offset: int = 0) -> Header:
+    """Read and check the header of a ``.npy`` file, or of one that lies in another file from byte `offset` on.
 
     Raises
     ------
@@ -209,6 +209,7 @@ def read_header(path: Path) -> Header:
     """
     try:
         with path.open("rb") as file:
+            file.seek(offset)
             content = file.read(_PREAMBLE + MAX_HEADER)
     except OSError as error:
         raise unreadable(path, error) from error
@@ -229,7 +230,7 @@ def read_header(path: Path) -> Header:
     if len(content) < start:
         msg = f"file {str(path)!r} ends inside its header at byte {len(content)}, expected {start}; copy it again"
         raise TruncatedFileError(msg, url=str(path), found=len(content), expected=start)
-    return _parse(path, content[8 + width : start], encoding, start)
+    return _parse(path, content[8 + width : start], encoding, offset + start)
 
 
 def _parse(path: Path, content: bytes, encoding: str, start: int) -> Header:

@@ -27,6 +27,7 @@ def test_built_in_readers_are_listed(call):
         "ncem_counted",
         "ncem_sectors",
         "nexus",
+        "nion",
         "npy",
         "pantarhei",
         "raw_binary",

@@ -52,6 +52,7 @@ def test_every_reader_has_its_own_file():
         "ncem_counted",
         "ncem_sectors",
         "nexus",
+        "nion",
         "npy",
         "pantarhei",
         "raw_binary",
