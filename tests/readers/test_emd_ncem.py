@@ -8,11 +8,11 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-from damage import check_damaged
 from encode_emd import DETECTOR_DIMS, SCAN_DIMS, some, write_ncem, write_prismatic, write_py4dstem, write_velox
 from evidence import check_array, check_conversion, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from survival import check_damaged
 
 import stemstore
 from stemstore.errors import CorruptDataError, InputError, UnknownFormatError

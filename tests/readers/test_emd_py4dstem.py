@@ -7,11 +7,11 @@ import math
 import h5py
 import numpy as np
 import pytest
-from damage import check_damaged
 from encode_emd import some, write_legacy, write_py4dstem
 from evidence import check_array, check_conversion, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from survival import check_damaged
 
 from stemstore.errors import FormatVersionError, InputError, UnknownFormatError
 from stemstore.testing import ReaderTests

@@ -7,12 +7,12 @@ import math
 import h5py
 import numpy as np
 import pytest
-from damage import check_damaged
 from encode_emd import some
 from encode_hyperspy import AXES, METADATA, write_hspy
 from evidence import check_array, check_conversion, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from survival import check_damaged
 
 from stemstore.errors import FormatVersionError, InputError, UnknownFormatError
 from stemstore.testing import ReaderTests

@@ -10,12 +10,12 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from damage import check_damaged
 from encode_emd import some
 from encode_nion import properties, write_ndata, write_nion_h5
 from evidence import check_conversion, damaged, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from survival import check_damaged
 
 from stemstore.errors import CorruptDataError, InputError, StemStoreError, TruncatedFileError, UnknownFormatError
 from stemstore.sources.contract import MISSING

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import check_damaged
 from encode_emd import some
 from encode_hyperspy import AXES, BLOSC, write_folder, write_zip, zspy_members
 from evidence import check_array, check_conversion, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from survival import check_damaged
 
 from stemstore.errors import (
     CorruptDataError,
