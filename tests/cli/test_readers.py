@@ -20,6 +20,7 @@ def test_built_in_readers_are_listed(call):
         "empad",
         "empad_g2",
         "fpd",
+        "frms6",
         "hspy",
         "k2is",
         "merlin_mib",

@@ -45,6 +45,7 @@ def test_every_reader_has_its_own_file():
         "empad",
         "empad_g2",
         "fpd",
+        "frms6",
         "hspy",
         "k2is",
         "merlin_mib",
