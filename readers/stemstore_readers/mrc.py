@@ -31,7 +31,7 @@ from stemstore_readers.mrc_header import (
     parse_fei,
     parse_header,
 )
-from stemstore_readers.mrc_info import Info, Raster, is_picture, movie_metadata, raster, read_info
+from stemstore_readers.mrc_info import Info, Raster, is_picture, movie_metadata, other_scan, raster, read_info
 from stemstore_readers.placed_frames import Band, PlacedSource
 
 if TYPE_CHECKING:
@@ -196,6 +196,11 @@ class Mrc:
                 "pass positions='grid' to put them on a grid"
             )
             return fitted(None, found, notes)
+        if other_scan(info.values):
+            notes.append(
+                f"the scan is of type {other_scan(info.values)!r} and its list of positions is missing; frames stay in "
+                "the order of acquisition, pass scan_shape=… to lay them out"
+            )
         stated = fei_scan(extended)
         return fitted(stated if stated and math.prod(stated) == header.frames else None, found, notes)
 

@@ -119,6 +119,8 @@ def parse_positions(content: bytes, name: str) -> Int64Array:
     if not _TABLE.fullmatch(content):
         msg = f"side file {name!r} is no table of x,y lines with numbers from 0 on; correct it or move it away"
         raise CorruptDataError(msg, url=name)
+    if not content.strip():  # of blanks alone NumPy makes a number
+        return np.empty((0, 2), np.int64)
     numbers = np.fromstring(content.replace(b",", b" "), dtype=np.int64, sep=" ")
     return numbers.reshape(-1, 2)[:, ::-1].copy()
 
@@ -140,17 +142,26 @@ class Raster:
 
 def raster(values: dict[str, str]) -> Raster | None:
     """Read the raster from the text; None without a scan, or for one in another order."""
-    if values.get("Scan - Enable") != "Enable" or values.get("Instrument Project TEMorSTEM Mode") == "0":
+    if not _scans(values) or other_scan(values):
         return None
-    roi = values.get("Scan - ROI Enable") == "Enable"
-    if values.get("Scan - ROI Type" if roi else "Scan - Type") != "Raster":
-        return None
-    part = "Scan - ROI Size" if roi else "Scan - Size"
+    part = "Scan - ROI Size" if values.get("Scan - ROI Enable") == "Enable" else "Scan - Size"
     rows, columns = whole(values.get(f"{part} Y")), whole(values.get(f"{part} X"))
     if rows is None or columns is None:
         return None
     frames, repeats = (whole(values.get(f"Scan - {key}")) for key in ("Camera Frames Per Point", "Repeats"))
     return Raster(repeats or 1, rows, columns, frames or 1)
+
+
+def other_scan(values: dict[str, str]) -> str | None:
+    """Name the type of a scan whose positions are not in rows; None for a raster, and without a scan."""
+    roi = values.get("Scan - ROI Enable") == "Enable"
+    kind = values.get("Scan - ROI Type" if roi else "Scan - Type", "")
+    return (kind or "unknown") if _scans(values) and kind != "Raster" else None
+
+
+def _scans(values: dict[str, str]) -> bool:
+    """Whether the beam was scanned; the microscope's mode is -1 where it is not known."""
+    return values.get("Scan - Enable") == "Enable" and values.get("Instrument Project TEMorSTEM Mode") != "0"
 
 
 def movie_metadata(
