@@ -147,6 +147,8 @@ def plain(value: Any) -> Any:
     if array.dtype.kind in "SUO":
         texts = [text(one)[:MAX_TEXT] for one in array.reshape(-1)]
         return texts if array.ndim else texts[0]
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # noqa: PLR2004 (Python knows double precision)
+        array = array.astype(np.float64)
     return [str(one) for one in array.reshape(-1)] if array.dtype.kind == "c" else array.tolist()
 
 

@@ -18,6 +18,7 @@ from stemstore.errors import CorruptDataError, InputError, TruncatedFileError
 from stemstore.sources.files import file_size
 from stemstore.sources.geometry import ValidityArray, check_range
 from stemstore.sources.hdf5 import dtype_of, find, linked_files, open_hdf5, require_filters
+from stemstore.sources.hdf5_chunks import check_chunks
 from stemstore.sources.mapped import view_block
 from stemstore.sources.records import MAX_ITEM_BYTES, as_bytes, frame_buffer, read_blocks
 
@@ -169,6 +170,7 @@ class Part:
             selection[axis] = place
         for axis, index in self.picked:
             selection[axis] = index
+        check_chunks(dataset, selection)
         order = [*self.scan_axes, *self.frame_axes]
         if order == sorted(order):
             dataset.read_direct(target, source_sel=tuple(selection))
