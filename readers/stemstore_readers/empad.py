@@ -64,8 +64,10 @@ class Empad:
 
     @classmethod
     def matches(cls, url: str, first_bytes: bytes) -> float:
-        """Know the XML by two of its elements, a raw file by its name together with its size."""
-        if b"<raw_file" in first_bytes and b"<root" in first_bytes:
+        """Know the XML by two of its elements (a long list may come before the second), a raw file by its name together with its size."""
+        if b"<root" in first_bytes and (
+            b"<raw_file" in first_bytes or b"<reconstruction absolute_filename" in first_bytes
+        ):
             return 1.0
         stated = shape_in_name(url)
         if stated is None or not first_bytes:

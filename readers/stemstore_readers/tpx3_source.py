@@ -79,11 +79,12 @@ class Tpx3Source:
         TruncatedFileError, StorageError
             A file was shortened after opening, or cannot be read.
         """
-        keys = self._keys(self._hits(start, stop), start)
-        keys.sort()
-        n_pixels = math.prod(self.frame_shape)
-        indptr = np.searchsorted(keys, np.arange(stop - start + 1, dtype=np.int64) * n_pixels)
-        return Events(indptr.astype(np.int64), (keys % n_pixels).astype(np.uint32), self.frame_shape)
+        from stemstore.kernels.timepix3 import order
+
+        hits = self._hits(start, stop)
+        indptr, pixels = np.zeros(stop - start + 1, np.int64), np.empty(len(hits), np.uint32)
+        order(hits, start, indptr, pixels)
+        return Events(indptr, pixels, self.frame_shape)
 
     def read_hits(self, start: int, stop: int) -> Hits:
         """Read the hits of flat scan positions ``start <= i < stop`` with what else is known about them.
@@ -101,12 +102,8 @@ class Tpx3Source:
         from stemstore.kernels.timepix3 import COARSE, UNIT
 
         hits = self._hits(start, stop)
-        hits = hits[np.argsort(self._keys(hits, start), kind="stable")]
+        hits = hits[np.lexsort((hits[:, 1], hits[:, 0]))]
         return Hits(hits[:, 0], hits[:, 1], hits[:, 2] * UNIT, hits[:, 3] * (COARSE * UNIT))
-
-    def _keys(self, hits: Int64Array, start: int) -> Int64Array:
-        keys: Int64Array = (hits[:, 0] - start) * math.prod(self.frame_shape) + hits[:, 1]
-        return keys
 
     def _hits(self, start: int, stop: int) -> Int64Array:
         """Hits of a range in the order of the stream, shape (n, 4): position, pixel, time, time over threshold."""

@@ -291,6 +291,34 @@ def assign(
     return n_hits
 
 
+@numba.njit(nogil=True, cache=True)
+def order(hits: Int64Array, first: int, indptr: Int64Array, pixels: Array) -> None:  # pragma: no cover (compiled)
+    """Order the pixels of hits by position, ascending inside each.
+
+    Parameters
+    ----------
+    hits : shape (n, 4)
+        As `assign` fills them.
+    first
+        Position of the first frame.
+    indptr : shape (frames + 1,)
+        Zeros; filled: frame i owns ``pixels[indptr[i]:indptr[i + 1]]``.
+    pixels : shape (n,), uint32
+        Filled.
+    """
+    for i in range(len(hits)):
+        indptr[hits[i, 0] - first + 1] += 1
+    for frame in range(len(indptr) - 1):
+        indptr[frame + 1] += indptr[frame]
+    place = indptr[:-1].copy()
+    for i in range(len(hits)):
+        frame = hits[i, 0] - first
+        pixels[place[frame]] = hits[i, 1]
+        place[frame] += 1
+    for frame in range(len(indptr) - 1):
+        pixels[indptr[frame] : indptr[frame + 1]].sort()
+
+
 def pixel_table(places: list[tuple[int, int, int] | None], shape: tuple[int, int]) -> Array:
     """Tabulate the detector pixel of every address of every chip.
 

@@ -188,6 +188,8 @@ def test_not_one_frame_or_file(tmp_path):
 def test_matches(tmp_path):
     """The XML proves the format; a raw file is known by name and size together."""
     assert Empad.matches("any.xml", old_xml().encode()) == 1
+    assert Empad.matches("any.xml", b'<root name="a"><reconstructions><reconstruction absolute_filename="/a"/>') == 1
+    assert Empad.matches("any.xml", b"<root><a/></root>") == 0
     path = tmp_path / "scan_x2_y3.raw"
     path.write_bytes(bytes(6 * RECORD))
     assert Empad.matches(str(path), bytes(10)) == 0.7

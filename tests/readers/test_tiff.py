@@ -84,7 +84,7 @@ def test_types_and_byte_orders(tmp_path, order, dtype, write):
     ],
 )
 def test_what_tifffile_writes(tmp_path, options):
-    """Compressed, tiled and BigTIFF pages give the same pixels, and survive a pickle."""
+    """Compressed, tiled and BigTIFF pages give the same pixels, also behind a pickle, where rosettasciio fails."""
     import pickle
 
     truth = some(2, 3, 18, 20)
