@@ -191,7 +191,13 @@ class Part:
 
 def _pixels(dataset: Any) -> np.dtype[Any]:
     """Type of the pixels of a dataset, refused where they are none."""
-    dtype, name = dtype_of(dataset), f"{dataset.name} in {dataset.file.filename!r}"
+    import h5py
+
+    name = f"{dataset.name} in {dataset.file.filename!r}"
+    if not isinstance(dataset, h5py.Dataset):
+        msg = f"{name} is a {type(dataset).__name__.lower()}, expected a dataset; choose another one"
+        raise InputError(msg, key=dataset.name, found=type(dataset).__name__)
+    dtype = dtype_of(dataset)
     if dtype is None or dtype.kind not in "uif" or dtype.itemsize > MAX_ITEM_BYTES:
         msg = f"{name} holds values of type {dtype or 'unknown'}, expected integers or floats; choose another dataset"
         raise InputError(msg, key=dataset.name, found=str(dtype))

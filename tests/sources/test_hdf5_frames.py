@@ -172,12 +172,16 @@ def test_what_is_no_scan(tmp_path: Path) -> None:
         file["complex"] = TRUTH.astype(complex)
         file["frames"] = TRUTH
         file["empty"] = TRUTH[:0]
+        file["kind"] = np.dtype("<u2")
+        file.create_group("group")
     for name, reason in {
         "image": "expected frames",
         "texts": "expected integers",
         "ragged": "expected integers",
         "complex": "expected integers",
         "empty": "expected frames",
+        "kind": "is a datatype, expected a dataset",
+        "group": "is a group, expected a dataset",
     }.items():
         with pytest.raises(InputError, match=rf"/{name} in .*{reason}"):
             part_of(path, name)
