@@ -64,7 +64,7 @@ class Empad:
 
     @classmethod
     def matches(cls, url: str, first_bytes: bytes) -> float:
-        """Know the XML by two of its elements (a long list may come before the second), a raw file by its name together with its size."""
+        """Know the XML by its elements (of which a long list comes first), a raw file by its name and its size."""
         if b"<root" in first_bytes and (
             b"<raw_file" in first_bytes or b"<reconstruction absolute_filename" in first_bytes
         ):

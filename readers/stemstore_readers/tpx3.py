@@ -1,7 +1,7 @@
 """Timepix3 streams (``.tpx3``, ASI Cheetah): single hits with their times, laid over the scan by trigger edges.
 
 The file is a stream of little-endian 64-bit words. A word whose low half is ``TPX3`` begins a chunk: bits 32-39 are the
-chip, bits 48-63 the bytes that follow. The words of a chunk are packets, see `stemstore.kernels.timepix3`. The stream
+chip, bits 48-63 the bytes that follow. The words of a chunk are packets, see `stemstore.kernels.tpx3`. The stream
 does not say what its trigger inputs mean nor where the chips lie: both are options and are kept with the result.
 """
 
@@ -155,7 +155,7 @@ class Tpx3:
 
     def _raster(self, index: Index) -> tuple[Raster, tuple[int, ...], list[str]]:
         """Lay the edges over the scan."""
-        from stemstore.kernels.timepix3 import UNIT
+        from stemstore.kernels.tpx3 import UNIT
 
         if self.trigger is None or self.edge is None:
             text = "no trigger is stated: all hits make one frame; pass trigger=…, edge=… and scan_shape=… for a scan"
@@ -211,7 +211,7 @@ class Tpx3:
 
 
 def _odd(index: Index) -> list[str]:
-    from stemstore.kernels.timepix3 import FINE_ERRORS, HIT, SEQUENTIAL
+    from stemstore.kernels.tpx3 import FINE_ERRORS, HIT, SEQUENTIAL
 
     notes = []
     if index.counts[SEQUENTIAL]:

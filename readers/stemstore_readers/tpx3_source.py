@@ -22,7 +22,7 @@ UNLIMITED = 2.0**200
 
 
 class Raster(NamedTuple):
-    """How positions follow from times: see `stemstore.kernels.timepix3.assign`."""
+    """How positions follow from times: see `stemstore.kernels.tpx3.assign`."""
 
     edges: Int64Array
     lines: int
@@ -79,7 +79,7 @@ class Tpx3Source:
         TruncatedFileError, StorageError
             A file was shortened after opening, or cannot be read.
         """
-        from stemstore.kernels.timepix3 import order
+        from stemstore.kernels.tpx3 import order
 
         hits = self._hits(start, stop)
         indptr, pixels = np.zeros(stop - start + 1, np.int64), np.empty(len(hits), np.uint32)
@@ -99,7 +99,7 @@ class Tpx3Source:
         IndexError
             The range leaves the scan.
         """
-        from stemstore.kernels.timepix3 import COARSE, UNIT
+        from stemstore.kernels.tpx3 import COARSE, UNIT
 
         hits = self._hits(start, stop)
         hits = hits[np.lexsort((hits[:, 1], hits[:, 0]))]
@@ -107,7 +107,7 @@ class Tpx3Source:
 
     def _hits(self, start: int, stop: int) -> Int64Array:
         """Hits of a range in the order of the stream, shape (n, 4): position, pixel, time, time over threshold."""
-        from stemstore.kernels.timepix3 import assign, pixel_table
+        from stemstore.kernels.tpx3 import assign, pixel_table
 
         check_range(start, stop, math.prod(self.scan_shape))
         first, last = self.raster.span(start, stop)

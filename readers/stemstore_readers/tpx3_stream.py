@@ -58,7 +58,7 @@ class Block:
         TruncatedFileError, StorageError
             The file was shortened after opening, or cannot be read.
         """
-        from stemstore.kernels.timepix3 import find_chunks
+        from stemstore.kernels.tpx3 import find_chunks
 
         words = _read_words(self.path, self.start, self.stop)
         chunks = np.empty((len(words) + 1, 3), np.int64)
@@ -77,7 +77,7 @@ class Index:
     edges : shape (n, 3)
         Kind, number and time of every trigger edge, as reported, repetitions included.
     counts : shape (18,)
-        As `stemstore.kernels.timepix3.index` counts.
+        As `stemstore.kernels.tpx3.index` counts.
     chips
         Numbers of the chips that sent chunks.
     warnings
@@ -113,7 +113,7 @@ def build_index(files: Sequence[Path]) -> Index:
 
 
 def _index_file(path: Path, clock: int, index: Index, edges: list[Int64Array]) -> int:
-    from stemstore.kernels import timepix3
+    from stemstore.kernels import tpx3
 
     n_words, rest = divmod(file_size(path), WORD)
     if rest:
@@ -123,8 +123,8 @@ def _index_file(path: Path, clock: int, index: Index, edges: list[Int64Array]) -
     for start in range(0, n_words, BLOCK_WORDS):
         stop = min(start + BLOCK_WORDS, n_words)
         words, entry = _read_words(str(path), start, stop), (left, chip, clock)
-        n, left, chip, skipped, short = timepix3.find_chunks(words, left, chip, n_words - stop, chunks)
-        n_edges, clock, earliest, latest = timepix3.index(words, chunks[:n], clock, index.counts, found)
+        n, left, chip, skipped, short = tpx3.find_chunks(words, left, chip, n_words - stop, chunks)
+        n_edges, clock, earliest, latest = tpx3.index(words, chunks[:n], clock, index.counts, found)
         index.blocks.append(Block(str(path), start, stop, n_words - stop, *entry, earliest, latest))
         index.chips.update(np.unique(chunks[:n, 2]).tolist())
         edges.append(found[:n_edges].copy())
@@ -138,7 +138,7 @@ def _index_file(path: Path, clock: int, index: Index, edges: list[Int64Array]) -
 
 def _first_clock(files: Sequence[Path]) -> int:
     """Find a time to continue from: that of the first packet with a long counter, else of the first hit."""
-    from stemstore.kernels import timepix3
+    from stemstore.kernels import tpx3
 
     chunks, best = np.empty((BLOCK_WORDS + 1, 3), np.int64), (0, 0)
     for path in files:
@@ -146,8 +146,8 @@ def _first_clock(files: Sequence[Path]) -> int:
         for start in range(0, n_words, BLOCK_WORDS):
             stop = min(start + BLOCK_WORDS, n_words)
             words = _read_words(str(path), start, stop)
-            n, left, chip, _, _ = timepix3.find_chunks(words, left, chip, n_words - stop, chunks)
-            found = timepix3.first_clock(words, chunks[:n])
+            n, left, chip, _, _ = tpx3.find_chunks(words, left, chip, n_words - stop, chunks)
+            found = tpx3.first_clock(words, chunks[:n])
             if found[0] > 1:
                 return found[1]
             best = best if best[0] else found

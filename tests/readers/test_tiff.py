@@ -153,10 +153,12 @@ def test_missing_packages(tmp_path, monkeypatch):
     content = (tmp_path / "a.tif").read_bytes()
     place = content.index(b"\x03\x01\x03\0\x01\0\0\0\x01\0") + 8
     (tmp_path / "lzw.tif").write_bytes(content[:place] + b"\x05\0" + content[place + 2 :])
-    monkeypatch.setattr("stemstore_readers.tiff.importlib.util.find_spec", lambda name: name == "tifffile" or None)
+    monkeypatch.setattr(
+        "stemstore_readers.tiff_stack.importlib.util.find_spec", lambda name: name == "tifffile" or None
+    )
     with pytest.raises(OptionalDependencyError, match=r"compressed with LZW.* pip install imagecodecs"):
         Tiff()(str(tmp_path / "lzw.tif"))
-    monkeypatch.setattr("stemstore_readers.tiff.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("stemstore_readers.tiff_stack.importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionalDependencyError, match=r"pip install 'stemstore\[tiff\]'"):
         Tiff()(str(tmp_path / "a.tif"))
 

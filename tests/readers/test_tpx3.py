@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stemstore.errors import InputError, StemStoreError
-from stemstore.kernels import timepix3
+from stemstore.kernels import tpx3
 from stemstore.testing import ReaderTests
 from stemstore_readers.tpx3 import Tpx3
 from stemstore_readers.tpx3_edges import of_kind
 from stemstore_readers.tpx3_stream import build_index
 
-SECOND = round(1 / timepix3.UNIT)
+SECOND = round(1 / tpx3.UNIT)
 DWELL, PERIOD = 600 * CLOCK, 4000 * CLOCK  # 15 us and 100 us
 LINE = {"trigger": "line", "edge": "tdc1_rising", "dwell_time": "15 us"}
 
@@ -28,8 +28,8 @@ def decode(words):
     """Hits of a stream as the table of the kernel."""
     words = np.array(words, np.uint64)
     chunks, hits = np.empty((len(words) + 1, 3), np.int64), np.empty((len(words), 5), np.int64)
-    found, *_ = timepix3.find_chunks(words, 0, 0, 0, chunks)
-    return hits[: timepix3.decode(words, chunks[:found], hits)]
+    found, *_ = tpx3.find_chunks(words, 0, 0, 0, chunks)
+    return hits[: tpx3.decode(words, chunks[:found], hits)]
 
 
 def random_hits(scan_shape, count, chips=1, seed=0):
@@ -115,7 +115,7 @@ def test_measured_edges(sample):
     edges = of_kind(index.edges, "tdc2_rising")
     assert len(edges.times) == 2001
     assert not len(edges.interpolated)
-    np.testing.assert_allclose(np.diff(edges.times) * timepix3.UNIT, 1e-3, atol=1e-8)
+    np.testing.assert_allclose(np.diff(edges.times) * tpx3.UNIT, 1e-3, atol=1e-8)
 
 
 @given(
