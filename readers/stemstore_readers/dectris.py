@@ -153,7 +153,9 @@ class Dectris:
         check_missing(scan, placed.n_frames)
         if math.prod(scan) != placed.n_frames or (not shape and planned > placed.n_frames):
             stated = f"the scan {scan} has {math.prod(scan)} positions" if shape else f"{planned} were planned"
-            header.notes.append(f"{placed.n_frames} frames were found, {stated}; {_consequence(scan, placed)}")
+            rest = "ignored" if math.prod(scan) < placed.n_frames else "marked missing"
+            what = f"the last ones are {rest}" if shape else "the scan was interrupted"
+            header.notes.append(f"{placed.n_frames} frames were found, {stated}; {what}")
         validity = np.full(math.prod(scan), MISSING, dtype=np.uint8)
         for part, start in zip(placed.parts, placed.starts, strict=True):
             validity[start : start + part.n_frames] = VALID
@@ -248,12 +250,6 @@ def _alternatives(n_frames: int, header: Header) -> list[tuple[int, ...]]:
     if min(row) > 1 and math.prod(row) == n_frames:
         return [row, *(pair for pair in pairs if pair != row)]
     return pairs
-
-
-def _consequence(scan: tuple[int, ...], placed: Placed) -> str:
-    if len(scan) == 1:
-        return "the scan was interrupted"
-    return "the last ones are ignored" if math.prod(scan) < placed.n_frames else "the last ones are marked missing"
 
 
 def _files(path: Path, header: Header, placed: Placed) -> list[str]:

@@ -19,7 +19,7 @@ Sources: NeXus manual and FAIRmat-NFDI/nexus_definitions (NXdata, NXem, NXimage)
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -123,7 +123,8 @@ class Nexus:
         )
         describe_entry(file, chosen.array.name, found)
         part = Part.of(dataset, scan_axes=order[:-2], frame_axes=(order[-2], order[-1]))
-        return hdf5_source(self.name, [part], found, self.scan_shape)
+        files = tuple(dict.fromkeys((file.filename, *part.files)))  # the data may be in a linked file
+        return hdf5_source(self.name, [replace(part, files=files)], found, self.scan_shape)
 
     def _signals(self, path: Path, file: Any) -> list[Signal]:
         """List data that may be frames: those that are named, those that the file says to show, or all of them."""

@@ -237,6 +237,10 @@ def test_options(tmp_path):
     assert (larger.validity == MISSING).sum() == 4
     smaller = Dectris(scan_shape=(2, 3))(str(master))
     np.testing.assert_array_equal(whole(smaller), ramp(6).reshape(2, 3, *FRAME))
+    stack = Dectris(scan_shape=(5,))(str(master))
+    assert stack.metadata.warnings == [
+        "12 frames were found, the scan (5,) has 5 positions; the last ones are ignored",
+    ]
     with pytest.raises(InputError, match="one master file"):
         Dectris()([str(master), str(master)])
     with pytest.raises(InputError, match="scan_shape"):

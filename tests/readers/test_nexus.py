@@ -193,7 +193,7 @@ def test_links(tmp_path):
         file["alias"] = h5py.SoftLink("/entry/scan")
     source = Nexus()(str(path))
     np.testing.assert_array_equal(whole(source), ramp())
-    assert [Path(file.path).name for file in source.metadata.files] == ["data.nxs"]
+    assert [Path(file.path).name for file in source.metadata.files] == ["a.nxs", "data.nxs"]
     np.testing.assert_array_equal(whole(Nexus(dataset="alias")(str(path))), ramp())
     (tmp_path / "data.nxs").unlink()
     with pytest.raises(NotFoundError, match=rf"'data\.nxs', which is missing .*{tmp_path}"):
