@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 BITSHUFFLE = 32008
 HEADER = 12
-COMPRESSED = (2, 3)
-"""Values of the fifth option of the filter: LZ4 and Zstandard; 0 means that elements are only shuffled."""
+COMPRESSED = ((2,), (3,))
+"""Fifth option of the filter: LZ4 or Zstandard; 0, or none, where elements are only shuffled."""
 
 GROUP = 8
 """Elements that are shuffled together."""
@@ -56,10 +56,10 @@ def check_chunks(dataset: Any, selection: Sequence[slice | int]) -> None:
         return
     path, size = dataset.file.filename, dataset.dtype.itemsize
     length = math.prod(dataset.chunks) * size
-    if len(options) < 5 or options[2] != size:  # noqa: PLR2004 (two versions, element size, block size, compression)
+    if options[2:3] != (size,):  # behind two numbers of the version
         msg = f"{dataset.name} in {path!r} has elements of {size} bytes, but its filter says {options}; it is damaged"
         raise CorruptDataError(msg, url=path, key=dataset.name)
-    if options[4] not in COMPRESSED:
+    if options[4:5] not in COMPRESSED:
         return
     with open_unbuffered(path) as file:
         for place in itertools.product(*map(_chunks, selection, dataset.shape, dataset.chunks)):
@@ -103,12 +103,14 @@ def is_sound(content: bytes, stored: int, length: int, size: int) -> bool:
 
 
 def _options(dataset: Any) -> tuple[int, ...] | None:
-    """Options of the bitshuffle filter; None where it is not used."""
+    """Options of the bitshuffle filter; None where it is not used, or not alone (a checksum finds damage itself)."""
     if dataset.chunks is None or dataset.is_virtual:
         return None
     listed = dataset.id.get_create_plist()
-    filters = [listed.get_filter(i) for i in range(listed.get_nfilters())]
-    return next((options for code, _, options, _ in filters if code == BITSHUFFLE), None)
+    if listed.get_nfilters() != 1:
+        return None
+    code, _, options, _ = listed.get_filter(0)
+    return options if code == BITSHUFFLE else None
 
 
 def _chunks(chosen: slice | int, extent: int, chunk: int) -> range:

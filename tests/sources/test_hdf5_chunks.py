@@ -49,6 +49,19 @@ def test_short_content() -> None:
     assert not is_sound(b"\0" * 11, 11, 128, 4)
 
 
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("name", ["none", "lz4", "zstd"])
+def test_every_kind_of_bitshuffle_passes(tmp_path: Path, name: str, *, checksum: bool) -> None:
+    """Shuffled only, LZ4 and Zstandard, with a checksum behind; elements beyond a multiple of eight included."""
+    plugin = pytest.importorskip("hdf5plugin", reason="needs hdf5plugin")
+    frames = np.arange(3 * 77 * 61, dtype=np.uint16).reshape(3, 77, 61)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        filters = {**plugin.Bitshuffle(cname=name), "fletcher32": checksum}
+        stored = file.create_dataset("frames", data=frames, chunks=(2, 77, 61), **filters)
+        check_chunks(stored, (slice(0, 3), slice(0, 77), slice(0, 61)))
+        np.testing.assert_array_equal(stored[...], frames)
+
+
 def test_damaged_chunk_is_named(tmp_path: Path) -> None:
     """A chunk that would crash the decoder is an error that names its place; the others are read."""
     plugin = pytest.importorskip("hdf5plugin", reason="needs hdf5plugin")
