@@ -332,7 +332,7 @@ def small(tmp_path_factory):
     return path.read_bytes()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, derandomize=True)  # the HDF5 library itself may loop over damaged texts
 @given(data=st.data())
 def test_damaged_files(tmp_path_factory, small, data):
     """A file cut anywhere, with changed bytes or garbage at its end gives an error of stemstore or frames."""

@@ -254,7 +254,7 @@ def small(tmp_path_factory):
     return write_velox(tmp_path_factory.mktemp("fuzz") / "a.emd", some((2, 3, 4)), metadata=METADATA).read_bytes()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, derandomize=True)  # the HDF5 library itself may loop over damaged texts
 @given(data=st.data())
 def test_damaged_files(tmp_path_factory, small, data):
     """A file cut anywhere, with changed bytes or garbage at its end gives an error of stemstore or frames."""

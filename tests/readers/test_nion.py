@@ -241,7 +241,7 @@ def small(tmp_path_factory):
     return write_ndata(folder / "a.ndata1", array).read_bytes(), write_nion_h5(folder / "a.h5", array).read_bytes()
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, derandomize=True)  # the HDF5 library itself may loop over damaged texts
 @given(data=st.data())
 def test_damaged_files(tmp_path_factory, small, data):
     """A file cut anywhere, with changed bytes or garbage at its end gives an error of stemstore or frames."""
