@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 * 2**20
 """Dense bytes of one dask block: large enough for few tasks, small enough to stay near the cache."""
 
+PARTITION_BYTES = 128 * 2**20
+"""Dense bytes of one task of an operation: long against what a scheduler takes for a task."""
+
+FEWEST_TASKS = 16
+"""Tasks that a scan is cut into where its shards allow, so that all processors have work until the end."""
+
 _COPY_SINGLY = 4096
 """Frame bytes from which copying frames one by one is faster than one fancy-indexed copy."""
 
@@ -55,7 +61,7 @@ class StoredFrames:
     document
         What the store says about its scan.
     partition
-        Extent along every scan axis of one shard, the unit of work.
+        Extent along every scan axis of the unit of work: one shard, or several small ones.
     chunk
         Extent along every scan axis of what one dask block should hold (about 8 MiB).
     """
@@ -69,8 +75,9 @@ class StoredFrames:
         self.dtype = info.dtype
         self._array = ShardedArray(head.storage, info, complete=head.complete)
         self._chunk = info.chunk
-        self.partition = tuple(min(s, n) for s, n in zip(info.shard or info.chunk, self.scan_shape, strict=False))
         frame_bytes = math.prod(self.shape[-2:]) * self.dtype.itemsize
+        together = min(PARTITION_BYTES // frame_bytes, math.prod(self.scan_shape) // FEWEST_TASKS)
+        self.partition = block_extents((info.shard or info.chunk)[:-2], self.scan_shape, together)
         self.chunk = block_extents(self._chunk[:-2], self.partition, BLOCK_BYTES // frame_bytes)
 
     @property
