@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from encode_blockfile import encode
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, damaged, expected, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,14 +131,6 @@ def test_one_file_at_a_time(tmp_path):
     """A folder is no blockfile."""
     with pytest.raises(InputError, match="open blockfiles one at a time"):
         Blockfile()(str(tmp_path))
-
-
-def test_through_a_store(tmp_path):
-    """Pixels and axes survive the conversion, angles as reciprocal lengths."""
-    (tmp_path / "a.blo").write_bytes(encode(some()))
-    stored = check_conversion(tmp_path / "a.blo", tmp_path)
-    assert stored.kx.attrs["units"] == "1/angstrom"
-    assert stored.x.attrs["units"] == "nm"
 
 
 @given(data=st.data())

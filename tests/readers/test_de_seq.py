@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import changed_words
 from encode_de_seq import encode, settings, write, write_halves
-from evidence import check_conversion, damaged, expected, whole
+from evidence import changed_words, damaged, expected, whole
 from hypothesis import given
 from hypothesis import settings as patience
 from hypothesis import strategies as st
@@ -299,9 +298,3 @@ def test_damage_ends_in_our_errors(tmp_path_factory, data):
     except StemStoreError:
         return
     assert json.loads(source.metadata.model_dump_json())
-
-
-def test_through_a_store(tmp_path):
-    """Converted and opened again, pixels, axes and units are the same."""
-    stored = check_conversion(write(tmp_path, some((12, 5, 6))), tmp_path, scan_shape=(3, 4))
-    np.testing.assert_array_equal(stored.intensity.values, some((12, 5, 6)).reshape(3, 4, 5, 6))

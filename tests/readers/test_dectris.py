@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from encode_dectris import bitshuffle, write_data, write_master, write_scan, write_sidecar
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, damaged, expected, whole
 from hypothesis import HealthCheck, given, settings
 
 import stemstore
@@ -280,11 +280,6 @@ def test_without_the_plugin(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(OptionalDependencyError, match=r'32008.*pip install "stemstore\[hdf5\]"'):
         Dectris()(str(master))
-
-
-def test_conversion(tmp_path):
-    """A store made of the files has their pixels, axes and units."""
-    check_conversion(write_scan(tmp_path, ramp(12), 5, (3, 4)), tmp_path)
 
 
 @pytest.fixture(scope="module")

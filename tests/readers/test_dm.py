@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from damage import changed_words
 from encode_dm import DmFile, file_of, image
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import changed_words, check_array, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -335,11 +334,3 @@ def test_damage_ends_in_our_errors(tmp_path_factory, data, version):
     except StemStoreError:
         return
     assert source.metadata.model_dump_json()
-
-
-def test_through_a_store(tmp_path):
-    """Converted and opened again, pixels, axes and units are the same."""
-    tree = image(some((3, 4, 5, 6)), SCAN_UNITS, {"Microscope Info": {"Voltage": 2e5}}, {0: 0.2, 1: 0.2, 2: 3, 3: 3})
-    stored = check_conversion(write(tmp_path, file_of(tree)), tmp_path)
-    assert stored.x.attrs["units"] == "nm"
-    assert stored.kx.attrs["units"] == "1/angstrom"

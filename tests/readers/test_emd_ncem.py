@@ -9,10 +9,9 @@ import h5py
 import numpy as np
 import pytest
 from encode_emd import DETECTOR_DIMS, SCAN_DIMS, some, write_ncem, write_prismatic, write_py4dstem, write_velox
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, check_damaged, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from survival import check_damaged
 
 import stemstore
 from stemstore.errors import CorruptDataError, InputError, UnknownFormatError
@@ -312,17 +311,6 @@ def test_sources_survive_pickling_after_lazy_opening(tmp_path):
     source = pickle.loads(pickle.dumps(EmdNcem()(str(write_ncem(tmp_path / "a.emd", some((2, 3, 4, 5)))))))
     assert source.parts[0].path == str(tmp_path / "a.emd")
     assert len(pickle.dumps(source)) < 20_000
-
-
-@pytest.mark.parametrize("prismatic", [False, True])
-def test_conversion_keeps_pixels_axes_and_units(tmp_path, prismatic):
-    """A store made of the file opens with the same pixels, axes and units."""
-    path = tmp_path / "a.emd"
-    if prismatic:
-        write_prismatic(path, list(some((2, 3, 4, 5, 6), "f4")))
-    else:
-        write_ncem(path, some((3, 4, 5, 6)), storage={"chunks": (1, 2, 5, 6)})
-    check_conversion(path, tmp_path)
 
 
 @pytest.fixture(scope="module")

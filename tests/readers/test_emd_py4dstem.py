@@ -8,10 +8,9 @@ import h5py
 import numpy as np
 import pytest
 from encode_emd import some, write_legacy, write_py4dstem
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, check_damaged, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from survival import check_damaged
 
 from stemstore.errors import FormatVersionError, InputError, UnknownFormatError
 from stemstore.testing import ReaderTests
@@ -225,16 +224,6 @@ def test_a_sample_of_py4dstem(sample):
     steps = {axis.name: (axis.unit, axis.step) for axis in source.metadata.axes}
     assert steps["y"] == ("nm", 0.126796875)
     assert steps["kx"] == ("1/angstrom", 0.044251566616087125)
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_conversion_keeps_pixels_axes_and_units(tmp_path, legacy):
-    """A store made of the file opens with the same pixels, axes and units."""
-    if legacy:
-        write_legacy(tmp_path / "a.h5", some((3, 4, 5, 6)))
-    else:
-        write_py4dstem(tmp_path / "a.h5", some((3, 4, 5, 6)), calibration=CALIBRATION)
-    check_conversion(tmp_path / "a.h5", tmp_path)
 
 
 @pytest.fixture(scope="module")

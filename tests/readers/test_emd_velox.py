@@ -10,10 +10,9 @@ import h5py
 import numpy as np
 import pytest
 from encode_emd import some, write_velox
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, check_damaged, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from survival import check_damaged
 
 from stemstore.errors import InputError, UnknownFormatError
 from stemstore.testing import ReaderTests
@@ -240,12 +239,6 @@ def test_samples(sample, entry, name):
         if one["units"] == "1 / nm":
             axis = axes[f"k{one['name']}"]
             assert (axis.unit, axis.step, axis.origin) == ("1/nm", one["scale"], one["offset"])
-
-
-def test_conversion_keeps_pixels_axes_and_units(tmp_path):
-    """A store made of the file opens with the same pixels, axes and units."""
-    write_velox(tmp_path / "a.emd", some((6, 5, 4)), metadata=METADATA)
-    check_conversion(tmp_path / "a.emd", tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from evidence import check_array, check_conversion, expected, whole
+from evidence import check_array, expected, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,13 +215,6 @@ def test_the_size_tells_the_generations_apart(tmp_path):
     assert EmpadG2.matches(str(path), bytes(9)) == 0.7 > Empad.matches(str(path), bytes(9))
     path.write_bytes(bytes(6 * 66560))
     assert EmpadG2.matches(str(path), bytes(9)) == 0 < Empad.matches(str(path), bytes(9))
-
-
-def test_through_a_store(tmp_path):
-    """Decoded intensities survive the conversion."""
-    path = tmp_path / "scan_x3_y2.raw"
-    path.write_bytes(pack(*random_parts(2, 3)).tobytes())
-    check_conversion(path, tmp_path, calibration_file=write_calibration(tmp_path / "c.h5", linear()))
 
 
 @given(size=st.integers(0, 3 * RECORD), shape=st.sampled_from([None, (1, 2), (2, 2), (3,)]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encode_frms6 import encode, file_header, fold, text, write
-from evidence import check_conversion, damaged, whole
+from evidence import damaged, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,11 +175,6 @@ def test_matches(tmp_path):
     assert Frms6.matches("a.frms6", file_header(8, 3, 1)) == 1
     assert Frms6.matches("a.hdr", text(3, 2).encode()) == 0.9
     assert Frms6.matches("a.hdr", b"HDR,\nTime and Date") == 0
-
-
-def test_through_a_store(tmp_path):
-    """Pixels and axes survive the conversion."""
-    check_conversion(write(tmp_path, ramp(1), ramp(6), hdr=text(3, 2)), tmp_path, scan_step=2)
 
 
 @given(st.text(max_size=200) | damaged(text(3, 2).encode()).map(lambda one: one.decode("latin-1")))

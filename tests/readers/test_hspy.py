@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from encode_emd import some
 from encode_hyperspy import AXES, METADATA, write_hspy
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, check_damaged, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from survival import check_damaged
 
 from stemstore.errors import FormatVersionError, InputError, UnknownFormatError
 from stemstore.testing import ReaderTests
@@ -240,12 +239,6 @@ def test_a_sample_image_is_declined(sample):
     """A single pattern, whose calibration nobody can believe, is no scan."""
     with pytest.raises(InputError, match=r"\(int64, 512 x 512\) with 2 signal axes"):
         Hspy()(str(sample("pyxem_demos/Amorphous.hspy")))
-
-
-def test_conversion_keeps_pixels_axes_and_units(tmp_path):
-    """A store made of the file opens with the same pixels, axes and units."""
-    write_hspy(tmp_path / "a.hspy", some((3, 4, 5, 6)), storage={"chunks": (1, 2, 5, 6), "compression": "gzip"})
-    check_conversion(tmp_path / "a.hspy", tmp_path)
 
 
 @pytest.fixture(scope="module")

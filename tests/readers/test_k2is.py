@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from encode_dm import DmFile
 from encode_k2is import BLOCK, K2, head, make_frames, pack12
-from evidence import check_conversion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -316,10 +315,3 @@ def test_any_bytes_as_a_header(content):
     """Garbage behind the sync word is no block, or one inside its sector."""
     found = parse_header(b"\xff\xff\x00\x55" + content)
     assert found is None or 0 <= found.place < 32
-
-
-def test_conversion_keeps_everything(tmp_path):
-    """A converted scan has the pixels, axes and units of the files."""
-    url = K2(FRAMES[:3], shutter=1, scan=(3, 1), inner=(3, 1)).write(tmp_path / "scan")
-    stored = check_conversion(url, tmp_path)
-    np.testing.assert_array_equal(stored.intensity.values.reshape(3, 1860, 2048), FRAMES[:3])

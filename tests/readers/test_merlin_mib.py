@@ -428,20 +428,6 @@ def test_chips_of_the_square_assembly(tmp_path):
     assert detector.pixel_size[0].to("mm").value == pytest.approx(0.055)
 
 
-def test_conversion_keeps_everything(tmp_path):
-    """A converted scan has the pixels, axes and units of the files."""
-    truth = pixels((4, 3, 256, 256), 6)
-    Mib(truth, 6, "R64").write(tmp_path / "a.mib", x=3, y=4)
-    raw = stemstore.open(tmp_path / "a.mib")
-    stemstore.convert(tmp_path / "a.mib", tmp_path / "a.zarr")
-    stored = stemstore.open(tmp_path / "a.zarr")
-    np.testing.assert_array_equal(stored.intensity.values, truth)
-    assert stored.intensity.dims == raw.intensity.dims
-    assert {n: c.attrs.get("units") for n, c in stored.coords.items()} == {
-        n: c.attrs.get("units") for n, c in raw.coords.items()
-    }
-
-
 @pytest.mark.parametrize("name", SAMPLES)
 def test_samples(sample, name):
     """Files of the detector have the shape, type, sum, values and digest that other decoders found."""

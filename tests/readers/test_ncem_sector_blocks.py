@@ -11,7 +11,6 @@ from encoders import SectorScan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stemstore
 from stemstore.errors import (
     CorruptDataError,
     FormatVersionError,
@@ -194,13 +193,3 @@ def test_random_damage(tmp_path_factory, data):
     except StemStoreError:
         return
     assert source.read_frames(0, 1).nbytes <= 2 * len(content)
-
-
-def test_conversion_keeps_the_frames(tmp_path):
-    """A converted scan has the frames of the blocks."""
-    truth = frames_of(12)
-    (tmp_path / NAME).write_bytes(stream(truth, (7, 5)))
-    stemstore.convert(tmp_path / NAME, tmp_path / "a.zarr", version=1, scan_shape=(4, 3))
-    stored = stemstore.open(tmp_path / "a.zarr")
-    assert stored.intensity.dims == ("y", "x", "ky", "kx")
-    np.testing.assert_array_equal(stored.intensity.values.reshape(truth.shape), truth)

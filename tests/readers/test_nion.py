@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from encode_emd import some
 from encode_nion import properties, write_ndata, write_nion_h5
-from evidence import check_conversion, damaged, whole
+from evidence import check_damaged, damaged, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from survival import check_damaged
 
 from stemstore.errors import CorruptDataError, InputError, StemStoreError, TruncatedFileError, UnknownFormatError
 from stemstore.sources.contract import MISSING
@@ -226,11 +225,6 @@ def test_scan_larger_than_the_data(write):
     source = Nion(scan_shape=(4, 4))(write(some((3, 4, 5, 6))))
     assert source.validity.tolist().count(MISSING) == 4
     assert not source.read_frames(12, 16).any()
-
-
-def test_conversion_keeps_pixels_axes_and_units(write, tmp_path):
-    """A store made of the file opens with the same pixels, axes and units."""
-    check_conversion(write(some((3, 4, 5, 6))), tmp_path)
 
 
 @pytest.fixture(scope="module")

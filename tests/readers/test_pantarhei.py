@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -225,13 +225,6 @@ def test_matches(tmp_path):
     assert PantaRhei.matches(str(path), path.read_bytes()[:4096]) == 0.8
     assert PantaRhei.matches("a.prz", b"PK\x03\x04") == 1
     assert PantaRhei.matches("a.npz", b"PK\x03\x04" + bytes(100)) == 0
-
-
-def test_through_a_store(tmp_path):
-    """Pixels and axes survive the conversion."""
-    path = write(tmp_path / "a.prz", some(2, 3, 4, 5), scan(["ScanY", "ScanX", "CameraY", "CameraX"]), compress=True)
-    stored = check_conversion(path, tmp_path)
-    assert stored.kx.attrs["units"] == "1/angstrom"
 
 
 @settings(max_examples=150)

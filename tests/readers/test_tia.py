@@ -6,9 +6,8 @@ import struct
 
 import numpy as np
 import pytest
-from damage import changed_words
 from encode_tia import document, encode, some, write
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import changed_words, check_array, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,10 +262,3 @@ def test_damage_ends_in_our_errors(tmp_path_factory, data, version):
     except StemStoreError:
         return
     assert source.metadata.model_dump_json()
-
-
-def test_through_a_store(tmp_path):
-    """Converted and opened again, pixels, axes and units are the same."""
-    stored = check_conversion(write(tmp_path, some((12, 5, 6)), SCAN, emi=document(200000)), tmp_path)
-    np.testing.assert_allclose(stored.x.values, [0, 2, 4, 6])
-    assert stored.ky.attrs["units"] == "1/angstrom"

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from encode_tpx3 import CLOCK, TICK, chunk, edge, global_time, hit, lines, write
-from evidence import check_conversion, damaged, expected, whole
+from evidence import damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -319,13 +319,6 @@ def test_streams_that_do_not_fit(tmp_path):
         Tpx3(trigger="pixel", edge="tdc2_rising", skip_edges=5)(path)
     with pytest.raises(InputError, match="is a folder"):
         Tpx3()(str(tmp_path))
-
-
-def test_through_a_store(tmp_path):
-    """Events survive the conversion."""
-    hits = random_hits((4, 5), 100)
-    path = write(tmp_path / "a.tpx3", lines((4, 5), hits, dwell=DWELL, period=PERIOD))
-    check_conversion(path, tmp_path, **LINE, scan_shape=(4, 5), scan_step=2)
 
 
 @settings(max_examples=80, deadline=None)

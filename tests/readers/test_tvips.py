@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encode_tvips import ramp, scan_fields, series_header, write_series
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, damaged, expected, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,11 +153,6 @@ def test_times_and_camera(tmp_path):
     assert metadata.acquisition.frame_period.value == pytest.approx(0.01)
     assert metadata.detector.binning == (4, 2)
     assert metadata.vendor["series"]["pixel_size"] == 31000
-
-
-def test_through_a_store(tmp_path):
-    """Pixels and axes survive the conversion."""
-    check_conversion(write_series(tmp_path, ramp(6), fields=scan_fields(2, 3)), tmp_path, scan_step=2)
 
 
 @pytest.mark.parametrize(

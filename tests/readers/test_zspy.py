@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from encode_emd import some
 from encode_hyperspy import AXES, BLOSC, write_folder, write_zip, zspy_members
-from evidence import check_array, check_conversion, damaged, expected, whole
+from evidence import check_array, check_damaged, damaged, expected, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from survival import check_damaged
 
 from stemstore.errors import (
     CorruptDataError,
@@ -309,12 +308,6 @@ def slice_of(path, member):
     head = path.read_bytes()[offset : offset + 30]
     start = offset + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
     return slice(start, start + size)
-
-
-@pytest.mark.parametrize("write", [write_folder, write_zip])
-def test_conversion_keeps_pixels_axes_and_units(tmp_path, write):
-    """A store made of the file opens with the same pixels, axes and units."""
-    check_conversion(write(tmp_path / "a.zspy", zspy_members(some((3, 4, 5, 6)), (2, 2, 5, 6))), tmp_path)
 
 
 @pytest.fixture(scope="module")
