@@ -96,7 +96,7 @@ def counting(raw: Path) -> None:
     """Read and count frames from the sector files, thresholds given, on one and two threads."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from stemstore.conversion.count import Counter, read_block
+    from stemstore.conversion.count import Counter, read_runs
     from stemstore.conversion.thresholds import Thresholds
     from stemstore.sources.registry import open_source
 
@@ -105,7 +105,7 @@ def counting(raw: Path) -> None:
     n = min(4096, math.prod(source.scan_shape))
     for threads in (1, 2):
         with ThreadPoolExecutor(threads) as executor:
-            seconds = best(lambda run=executor: read_block(counter.read_events, 0, n, counter.batch, run))
+            seconds = best(lambda run=executor: list(read_runs(counter.read_events, [(0, n)], counter.batch, run)))
         rate = n / seconds
         against = f"{rate / threads / STEMPY:.0f} x stempy 3.6.0 per core (published)"
         row(f"read and count, {threads} thread(s)", f"{rate:.0f} frames/s, {rate * FRAME / 1e9:.1f} GB/s", against)

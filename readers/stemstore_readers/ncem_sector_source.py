@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stemstore_readers.ncem_sector_index import Layout
     from stemstore_schemas import SourceMetadata
 
-    Fill = Callable[[str, Int64Array, Array, Int64Array, Int64Array], None]
+    Fill = Callable[[str, Int64Array, Array, Int64Array], None]
 
 FRAME_SHAPE = (576, 576)
 PIXEL = np.dtype(np.uint16)
@@ -87,32 +87,34 @@ class SectorSource:
 
     def _assemble(self, start: int, frames: Array, fill: Fill) -> None:
         stop = start + len(frames)
-        file_of, offset_of = self.file_of[start:stop], self.offset_of[start:stop]
+        file_of, offset_of = self.file_of[start:stop].ravel(), self.offset_of[start:stop].ravel()
         self._clear(frames, file_of < 0)
-        for number in np.unique(file_of[file_of >= 0]).tolist():
-            frame, module = np.nonzero(file_of == number)
-            fill(self.files[number], offset_of[frame, module], frames, frame, module)
+        for number in set(file_of.tolist()) - {-1}:
+            sectors = np.flatnonzero(file_of == number)
+            fill(self.files[number], offset_of[sectors], frames, sectors)
 
     def _clear(self, frames: Array, lost: BoolArray) -> None:
-        for frame, module in np.argwhere(lost).tolist():
-            self._sector(frames[frame], module)[...] = 0
+        for sector in np.flatnonzero(lost).tolist():
+            self._sector(frames, sector)[...] = 0
 
-    def _sector(self, frame: Array, module: int) -> Array:
+    def _sector(self, frames: Array, sector: int) -> Array:
+        """View a sector of a batch, counted through all frames."""
+        frame, module = divmod(sector, self.layout.n_modules)
         rows, columns = extent(self.layout, module)
-        return frame[slice(*rows), slice(*columns)]
+        return frames[frame, slice(*rows), slice(*columns)]
 
-    def _rows(self, path: str, offsets: Int64Array, frames: Array, frame: Int64Array, module: Int64Array) -> None:
+    def _rows(self, path: str, offsets: Int64Array, frames: Array, sectors: Int64Array) -> None:
         """Read sectors that are runs of rows, or whole frames, straight to where they belong."""
-        places = frame * (self.layout.n_modules * self.layout.pixel_bytes) + module * self.layout.pixel_bytes
-        read_blocks(path, offsets, self.layout.pixel_bytes, as_bytes(frames), places)
+        size = self.layout.pixel_bytes
+        read_blocks(path, offsets, size, as_bytes(frames), sectors * size)
 
-    def _columns(self, path: str, offsets: Int64Array, frames: Array, frame: Int64Array, module: Int64Array) -> None:
+    def _columns(self, path: str, offsets: Int64Array, frames: Array, sectors: Int64Array) -> None:
         """Read sectors that are runs of columns, which no file read can scatter, by way of a small buffer."""
         scratch = np.empty((len(offsets), *self.layout.sector), dtype=PIXEL)
         places = np.arange(len(scratch), dtype=np.int64) * self.layout.pixel_bytes
         read_blocks(path, offsets, self.layout.pixel_bytes, as_bytes(scratch), places)
-        for sector, row, number in zip(scratch, frame.tolist(), module.tolist(), strict=True):
-            self._sector(frames[row], number)[...] = sector
+        for pixels, sector in zip(scratch, sectors.tolist(), strict=True):
+            self._sector(frames, sector)[...] = pixels
 
 
 def extent(layout: Layout, module: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +16,8 @@ from stemstore.kernels.counting import Limits
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, Events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Generator, Iterable
+    from concurrent.futures import Executor, Future
 
     from stemstore._types import Array, Int64Array
     from stemstore.conversion.measures import Measures
@@ -221,33 +223,42 @@ def join_columns(parts: list[dict[str, Array]]) -> dict[str, Array]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def read_block(
-    read_events: Callable[[int, int], Events], start: int, stop: int, batch: int, executor: Executor | None
-) -> Events:
-    """Read events of a run of frames batch by batch and join them in scan order.
+def read_runs(
+    read_events: Callable[[int, int], Events], runs: Iterable[tuple[int, int]], batch: int, executor: Executor
+) -> Generator[Events, None, None]:
+    """Read the events of runs of frames, batch by batch; the next run is being read while the caller works on one.
 
     Parameters
     ----------
     read_events
         Method of an event source.
-    start, stop
-        Flat scan positions.
+    runs
+        First and last flat scan position (exclusive) of every run.
     batch
         Frames per call.
     executor
-        Where the calls run; None for this thread. The result does not depend on it.
+        Where the calls run. The result does not depend on it.
     """
-    borders = [(first, min(first + batch, stop)) for first in range(start, stop, batch)]
-    parts = list(_in_order(read_events, borders, executor))
+    waiting: deque[list[Future[Events]]] = deque()
+    try:
+        for start, stop in runs:
+            borders = [(first, min(first + batch, stop)) for first in range(start, stop, batch)]
+            waiting.append([executor.submit(read_events, *border) for border in borders])
+            if len(waiting) > 1:
+                yield _joined(waiting[0])
+                waiting.popleft()
+        while waiting:
+            yield _joined(waiting[0])
+            waiting.popleft()
+    finally:
+        for future in itertools.chain(*waiting):  # none, unless something went wrong
+            future.cancel()
+
+
+def _joined(futures: list[Future[Events]]) -> Events:
+    """Put the events of batches one behind the other."""
+    parts = [future.result() for future in futures]
     lengths = np.concatenate([np.diff(part.indptr) for part in parts])
     indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     indices, columns = np.concatenate([part.indices for part in parts]), join_columns([part.columns for part in parts])
     return Events(indptr, indices, parts[0].frame_shape, columns)
-
-
-def _in_order(
-    call: Callable[[int, int], Any], borders: list[tuple[int, int]], executor: Executor | None
-) -> Iterator[Any]:
-    if executor is None:
-        return (call(first, last) for first, last in borders)
-    return executor.map(call, *zip(*borders, strict=True))

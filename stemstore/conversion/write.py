@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.conversion.count import read_block
+from stemstore.conversion.count import join_columns, read_runs
 from stemstore.conversion.summary import Summariser
 from stemstore.scan.stored import FramesOfStore
 from stemstore.selection import flatten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from stemstore._types import Array, Int64Array
     from stemstore.conversion.plan import CountedPlan, DensePlan
     from stemstore.progress import Progress
-    from stemstore.sources.contract import EventSource, FrameSource
+    from stemstore.sources.contract import Events, EventSource, FrameSource
     from stemstore.store.journal import PartitionRecords
     from stemstore.store.writer import StoreWriter
+
+RUN = 1024  # frames whose events are encoded and summarised at once; small enough that the caches hold them
 
 
 def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> None:
@@ -44,35 +48,61 @@ def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> No
 
 
 def write_events(plan: CountedPlan, writer: StoreWriter, progress: Progress) -> int:
-    """Write every shard of events, one after the other; the frames of a shard are counted by all threads.
+    """Write every shard of events, one after the other.
+
+    The threads of the plan read and count; this one encodes, summarises and writes what they have found meanwhile.
 
     Returns
     -------
     n_events
         Electrons in the whole scan.
     """
-    from stemstore.kernels import events
-    from stemstore.kernels.event_columns import over_slots
-
-    source = plan.source
-    summariser = Summariser(source.frame_shape, np.dtype(np.uint16), plan.bright_field)
-    n_pixels = math.prod(source.frame_shape)
     n_events = 0
-    with ThreadPoolExecutor(plan.workers, thread_name_prefix="count") as executor:
-        for index in range(len(plan.layout.partitions)):
-            blocks, columns, summary = [], [], Summary()
-            for start, stop in plan.layout.blocks(index):
-                found = read_block(plan.events.read_events, start, stop, plan.batch, executor)
-                gap, slots = events.encode(found.indptr, found.indices, n_pixels)
-                offsets = np.concatenate([[0], np.cumsum(slots, dtype=np.int64)])
-                summary.add(summariser.of_events(gap, offsets))
-                blocks.append((gap, slots))
-                columns.append({name: over_slots(gap, values) for name, values in found.columns.items()})
-                n_events += len(found.indices)
-            flat = np.arange(*plan.layout.partitions[index])
-            writer.write_events(index, blocks, _records(source, flat, summary), columns=columns)
+    with (
+        ThreadPoolExecutor(plan.workers, thread_name_prefix="count") as executor,
+        closing(read_runs(plan.events.read_events, _runs(plan), plan.batch, executor)) as found,
+    ):
+        for index in range(plan.layout.n_partitions):
+            n_events += _write_partition(index, found, plan, writer)
             progress.advance()
     return n_events
+
+
+def _write_partition(index: int, found: Iterator[Events], plan: CountedPlan, writer: StoreWriter) -> int:
+    """Write one shard from the runs of its frames, and give the number of its electrons."""
+    from stemstore.kernels.event_columns import over_slots
+    from stemstore.kernels.events import encode
+
+    source, n_events = plan.source, 0
+    n_pixels = math.prod(source.frame_shape)
+    summariser = Summariser(source.frame_shape, np.dtype(np.uint16), plan.bright_field)
+    summary = Summary()
+    blocks, columns = [], []
+    for start, stop in plan.layout.blocks(index):
+        gaps, slots, further = [], [], []
+        for events in itertools.islice(found, len(_cut(start, stop))):
+            gap, n_slots = encode(events.indptr, events.indices, n_pixels)
+            summary.add(summariser.of_events(gap, np.concatenate([[0], np.cumsum(n_slots, dtype=np.int64)])))
+            gaps.append(gap)
+            slots.append(n_slots)
+            further.append({name: over_slots(gap, values) for name, values in events.columns.items()})
+            n_events += len(events.indices)
+        blocks.append((np.concatenate(gaps), np.concatenate(slots)))
+        columns.append(join_columns(further))
+    flat = np.arange(*plan.layout.partitions[index])
+    writer.write_events(index, blocks, _records(source, flat, summary), columns=columns)
+    return n_events
+
+
+def _runs(plan: CountedPlan) -> Iterator[tuple[int, int]]:
+    """Cut all blocks of all shards into runs of frames, in order."""
+    for index in range(plan.layout.n_partitions):
+        for start, stop in plan.layout.blocks(index):
+            yield from _cut(start, stop)
+
+
+def _cut(start: int, stop: int) -> list[tuple[int, int]]:
+    return [(first, min(first + RUN, stop)) for first in range(start, stop, RUN)]
 
 
 def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, Int64Array]:

@@ -8,7 +8,6 @@ be looked at in the page cache, a moment at a time.
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import os
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 MAX_GAP = 4096
 """Bytes between two blocks that are read and dropped rather than skipped by a new system call: one page."""
 
-MAX_BLOCKS = 500
-"""Blocks per system call; with the gaps between them below the 1024 vectors that POSIX systems accept."""
+MAX_VECTORS = 1000
+"""Blocks, and gaps between them, per system call; POSIX systems accept 1024."""
 
 MAX_ITEM_BYTES = 8
 """Longest pixel: extended floats differ between machines."""
@@ -106,49 +105,58 @@ def read_blocks(path: str | Path, offsets: Int64Array, length: int, target: memo
     """
     if not len(offsets):
         return
-    order = np.argsort(offsets, kind="stable")
-    skip = memoryview(bytearray(MAX_GAP))
     with open_unbuffered(path) as file:
-        for run in _runs(offsets[order], length):
-            chosen = order[run]
-            starts, goals = offsets[chosen].tolist(), places[chosen].tolist()
-            vectors = [target[goals[0] : goals[0] + length]]
-            for before, start, goal in zip(starts[:-1], starts[1:], goals[1:], strict=True):
-                if start - before > length:
-                    vectors.append(skip[: start - before - length])
-                vectors.append(target[goal : goal + length])
-            _fill(file, vectors, starts[0])
+        for start, stop, vectors in _runs(sorted(zip(offsets.tolist(), places.tolist(), strict=True)), length, target):
+            _fill(file, vectors, start, stop)
 
 
-def _runs(offsets: Int64Array, length: int) -> Iterator[slice]:
-    """Cut ascending offsets where the next block is far away, overlaps, or the call would take too many vectors."""
-    gaps = np.diff(offsets) - length
-    edges = [0, *(np.flatnonzero((gaps < 0) | (gaps > MAX_GAP)) + 1).tolist(), len(offsets)]
-    for start, stop in itertools.pairwise(edges):
-        for first in range(start, stop, MAX_BLOCKS):
-            yield slice(first, min(first + MAX_BLOCKS, stop))
+def _runs(
+    blocks: list[tuple[int, int]], length: int, target: memoryview
+) -> Iterator[tuple[int, int, list[memoryview]]]:
+    """Cut ascending blocks where the next is far away, overlaps, or the call would take too many vectors.
+
+    Plain numbers: arrays of a few blocks cost more than the blocks. Gives the bytes of each run and where they go.
+    """
+    skip = memoryview(bytearray(MAX_GAP))
+    vectors: list[memoryview] = []
+    first = end = blocks[0][0]
+    for start, goal in blocks:
+        gap = start - end
+        if not 0 <= gap <= MAX_GAP or len(vectors) >= MAX_VECTORS:
+            yield first, end, vectors
+            vectors, first = [], start
+        elif gap:
+            vectors.append(skip[:gap])
+        vectors.append(target[goal : goal + length])
+        end = start + length
+    yield first, end, vectors
 
 
-def _fill(file: io.FileIO, vectors: list[memoryview], offset: int) -> None:
-    while vectors:
+def _fill(file: io.FileIO, vectors: list[memoryview], offset: int, end: int) -> None:
+    """Read bytes ``offset <= i < end`` into `vectors`."""
+    while offset < end:
         try:
             got = _read_some(file, vectors, offset)
         except OSError as error:
             raise unreadable(str(file.name), error) from error
         if got == 0:
             msg = (
-                f"file {str(file.name)!r} ends at byte {offset}, expected at least {sum(map(len, vectors))} more "
+                f"file {str(file.name)!r} ends at byte {offset}, expected at least {end - offset} more "
                 "bytes; it was shortened after it was opened, open it again"
             )
             raise TruncatedFileError(msg, url=str(file.name), byte=offset)
         offset += got
-        done = 0
-        while done < len(vectors) and got >= len(vectors[done]):
-            got -= len(vectors[done])
-            done += 1
-        vectors = vectors[done:]
-        if got:
-            vectors[0] = vectors[0][got:]
+        if offset < end:
+            vectors = _rest(vectors, got)
+
+
+def _rest(vectors: list[memoryview], got: int) -> list[memoryview]:
+    """Give what is left to fill after so many bytes."""
+    done = 0
+    while got >= len(vectors[done]):
+        got -= len(vectors[done])
+        done += 1
+    return [vectors[done][got:], *vectors[done + 1 :]]
 
 
 def _read_some(file: io.FileIO, vectors: list[memoryview], offset: int) -> int:

@@ -7,11 +7,12 @@ import pytest
 import zarr
 
 import stemstore
-from stemstore.conversion.count import Counter, read_block
+from stemstore.conversion.count import Counter, read_runs
 from stemstore.conversion.settings import CountOptions
 from stemstore.conversion.thresholds import Thresholds
 from stemstore.errors import InputError
 from stemstore.kernels.counting import count_frames
+from stemstore.sources.contract import Events
 from stemstore.store.open import open_store
 from stemstore.testing.arrays import ArrayFrames
 from stemstore_schemas import Detector, Sector, SourceMetadata
@@ -176,16 +177,37 @@ def test_lost_modules_are_absent_neighbours(options):
 
 
 def test_order_and_threads_make_no_difference():
-    """Blocks read by several threads are those of one, position by position."""
+    """Runs read by several threads are those of one call, position by position."""
     from concurrent.futures import ThreadPoolExecutor
 
     source = ArrayFrames(camera(), metadata=METADATA)
     counter = CountOptions(threshold="module", row_dark="mean").counter(source)
-    alone = read_block(counter.read_events, 0, 90, 7, None)
+    alone = counter.read_events(0, 90)
     with ThreadPoolExecutor(3) as executor:
-        together = read_block(counter.read_events, 0, 90, 11, executor)
-    np.testing.assert_array_equal(alone.indptr, together.indptr)
-    np.testing.assert_array_equal(alone.indices, together.indices)
+        together = list(read_runs(counter.read_events, [(0, 40), (40, 41), (41, 90)], 11, executor))
+    lengths = np.concatenate([np.diff(run.indptr) for run in together])
+    np.testing.assert_array_equal(np.diff(alone.indptr), lengths)
+    np.testing.assert_array_equal(alone.indices, np.concatenate([run.indices for run in together]))
+
+
+def test_runs_that_fail_leave_nothing_running():
+    """After an error in a run no further batch is begun."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked = []
+
+    def read(start, stop):
+        asked.append(start)
+        if start == 4:
+            msg = "lost"
+            raise OSError(msg)
+        return Events(np.zeros(stop - start + 1, np.int64), np.zeros(0, np.uint32), SHAPE)
+
+    with ThreadPoolExecutor(1) as executor:
+        runs = read_runs(read, [(start, start + 2) for start in range(0, 1000, 2)], 1, executor)
+        with pytest.raises(OSError, match="lost"):
+            list(runs)
+    assert len(asked) < 20
 
 
 def test_repeated_frames_keep_their_order():
