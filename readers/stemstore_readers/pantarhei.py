@@ -12,32 +12,27 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from stemstore.errors import InputError
-from stemstore.sources.files import identity
-from stemstore.sources.geometry import check_range, shape_option
-from stemstore.sources.records import RecordSource, frame_buffer
+from stemstore.sources.geometry import shape_option
 from stemstore_readers.header_values import number
-from stemstore_readers.pantarhei_archive import Archive, Member, parse_archive
+from stemstore_readers.npy_archive import ZIP
+from stemstore_readers.npy_archive_source import member_source
+from stemstore_readers.pantarhei_archive import parse_archive
 from stemstore_readers.stated_axes import SCAN_NAMES, StatedAxis, quantity, words
 from stemstore_readers.stored_arrays import Findings, one_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stemstore._types import Array
-    from stemstore.sources.geometry import ValidityArray
-    from stemstore_schemas import SourceMetadata
+    from stemstore.sources.records import RecordSource
+    from stemstore_readers.npy_archive_source import MemberSource
+    from stemstore_readers.pantarhei_archive import Archive
 
 SCAN_ORDER = ("PlotIndex", "Index", "ScanY", "ScanX")
 """Scan axes from slow to fast, as they are laid out here."""
 
 DETECTOR_AXES = ("CameraY", "CameraX", "Pixel", "*")
 SPECTRAL = "Energy"
-
-LARGE = 2**30
-"""Bytes of a deflated array from which on its size is reported: all of it is held in memory."""
 
 
 class PantaRhei:
@@ -59,13 +54,13 @@ class PantaRhei:
     @classmethod
     def matches(cls, url: str, first_bytes: bytes) -> float:
         """Look for a zip archive, and for the name of the file or of a member of its own."""
-        if not first_bytes.startswith(b"PK\x03\x04"):
+        if not first_bytes.startswith(ZIP):
             return 0.0
         if url.lower().endswith(".prz"):
             return 1.0
         return 0.8 if b"data_model.npy" in first_bytes or b"meta_data_json.npy" in first_bytes else 0.0
 
-    def __call__(self, url: str | list[str]) -> RecordSource | PantaRheiSource:
+    def __call__(self, url: str | list[str]) -> RecordSource | MemberSource:
         """Open the archive: its directory, headers and metadata, no pixel.
 
         Raises
@@ -79,23 +74,15 @@ class PantaRhei:
         archive = parse_archive(path)
         axes = name_axes(archive)
         order, notes = self._scan_order(archive, axes)
-        member, shape = archive.data, tuple(archive.data.shape[axis] for axis in order)
-        if not member.stored and member.nbytes > LARGE:
-            notes.append(f"the array is compressed as a whole; reading holds its {member.nbytes} bytes in memory")
         found = Findings(
-            shape=shape,
+            shape=tuple(archive.data.shape[axis] for axis in order),
             stated=[axes[axis].stated for axis in order],
             optics=_optics(archive.metadata or {}),
             detector=_detector(archive.metadata or {}),
             vendor={"meta_data": archive.metadata, "members": list(archive.members)},
             notes=notes,
         )
-        metadata, validity = found.describe([path], self.scan_shape)
-        scan = metadata.acquisition.scan_shape or (self.scan_shape or shape[:-2])
-        text = identity(self.name, metadata.files, scan)
-        if _frame_by_frame(member, order):
-            return _records(member, shape, scan, metadata, validity, text)
-        return PantaRheiSource(text, scan, metadata, validity, member, order)
+        return member_source(self.name, path, archive.data, order, found, self.scan_shape)
 
     def _scan_order(self, archive: Archive, axes: list[NamedAxis]) -> tuple[tuple[int, ...], list[str]]:
         """Order the axes as scan axes from slow to fast, detector rows, detector columns; axes of length 1 may go.
@@ -197,74 +184,3 @@ def _detector(values: dict[str, Any]) -> dict[str, Any]:
         "name": words(values.get("source.name")),
         "binning": tuple(int(one) for one in binning) if None not in binning and good else None,
     }
-
-
-def _frame_by_frame(member: Member, order: tuple[int, ...]) -> bool:
-    """Whether frames lie one after the other, uncompressed, in the order of the scan; axes of length 1 do not count."""
-    kept = [axis for axis in order if member.shape[axis] > 1]
-    return member.stored and not member.fortran_order and kept == sorted(kept)
-
-
-def _records(
-    member: Member,
-    shape: tuple[int, ...],
-    scan: tuple[int, ...],
-    metadata: SourceMetadata,
-    validity: ValidityArray | None,
-    text: str,
-) -> RecordSource:
-    return RecordSource(
-        identity=text,
-        scan_shape=scan,
-        frame_shape=(shape[-2], shape[-1]),
-        metadata=metadata,
-        validity=validity,
-        files=(member.path,),
-        counts=(math.prod(shape[:-2]),),
-        offset=member.start,
-        stride=math.prod(shape[-2:]) * member.dtype.itemsize,
-        file_dtype=member.dtype,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class PantaRheiSource:
-    """Frames of an array in another order, or of a compressed one, which is inflated once per process."""
-
-    identity: str
-    scan_shape: tuple[int, ...]
-    metadata: SourceMetadata
-    validity: ValidityArray | None
-    member: Member
-    order: tuple[int, ...]
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """Detector rows and columns."""
-        return self.member.shape[self.order[-2]], self.member.shape[self.order[-1]]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type in native byte order."""
-        return self.member.dtype.newbyteorder("=")
-
-    def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
-        """Read the frames of flat scan positions ``start <= i < stop``; missing ones are zero, NaN for floats.
-
-        Raises
-        ------
-        IndexError
-            The range leaves the scan.
-        CorruptDataError, TruncatedFileError, StorageError
-            The archive cannot be read.
-        """
-        check_range(start, stop, math.prod(self.scan_shape))
-        frames = frame_buffer(out, (stop - start, *self.frame_shape), self.dtype)
-        stored = tuple(self.member.shape[axis] for axis in self.order[:-2])
-        present = min(max(math.prod(stored) - start, 0), stop - start)
-        if present:
-            dropped = [axis for axis in range(len(self.member.shape)) if axis not in self.order]
-            array = self.member.array(self.identity).transpose(*dropped, *self.order)[(0,) * len(dropped)]
-            frames[:present] = array[np.unravel_index(np.arange(start, start + present), stored)]
-        frames[present:] = np.nan if self.dtype.kind == "f" else 0
-        return frames

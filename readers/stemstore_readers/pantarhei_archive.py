@@ -10,96 +10,29 @@ file_format_version.npy    a number
 meta_data.npy              pickled objects, never opened
 =========================  =====================================================================
 
-Members lie stored or deflated. A stored array is mapped where it lies; a deflated one is inflated once per process.
+Members lie stored or deflated; see `npy_archive`.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import struct
-import threading
-import zipfile
-import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.errors import CorruptDataError, InputError, TruncatedFileError, UnknownFormatError
-from stemstore.sources.files import file_size, unreadable
-from stemstore.sources.records import as_bytes, pixel_dtype
+from stemstore.errors import CorruptDataError, UnknownFormatError
+from stemstore_readers.npy_archive import Member, locate, npy_header, opened_archive
 
 if TYPE_CHECKING:
+    import zipfile
     from pathlib import Path
 
-    from stemstore._types import Array
-
 DATA, JSON_TEXT = "data.npy", "meta_data_json.npy"
-PIECE = 2**20
-"""Bytes that are inflated at a time."""
-
-_INFLATION = threading.Lock()
-
-LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Magic number, and the lengths of name and extra field, of a local file header (30 bytes; PKWARE APPNOTE 4.3.7)."""
-
-MAX_NPY_HEADER = 12_000
-"""Bytes read for the header of a member; NumPy's own limit is 10 000."""
 
 MAX_TEXT_BYTES = 2**24
 """Longest JSON text that is read, in bytes of the member; texts of a few kilobytes are usual."""
-
-MAX_INFLATION = 1032
-"""Largest factor by which deflate can shrink (zlib technical details); a member that claims more is no deflated one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Where an array lies in the archive.
-
-    Attributes
-    ----------
-    path, name
-        Archive, and member in it.
-    start : unit byte
-        Of the pixels, in the file for a stored member, in the inflated member for a deflated one.
-    stored
-        Whether the member is not compressed.
-    """
-
-    path: str
-    name: str
-    start: int
-    stored: bool
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran_order: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Length of the pixels in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def array(self, identity: str) -> Array:
-        """Map the array, or inflate it once per process.
-
-        Raises
-        ------
-        CorruptDataError, TruncatedFileError
-            The member ends early or does not inflate.
-        StorageError, NotFoundError
-            The archive cannot be read.
-        """
-        if not self.stored:
-            with _INFLATION:  # threads that come first together inflate it once
-                return _inflated(self, identity)
-        try:
-            return np.memmap(self.path, self.dtype, "r", self.start, self.shape, "F" if self.fortran_order else "C")
-        except (OSError, ValueError) as error:
-            raise unreadable(self.path, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,80 +58,15 @@ def parse_archive(path: Path) -> Archive:
     InputError
         The array holds objects or records.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            if DATA not in members:
-                names = ", ".join(list(members)[:10]) or "nothing"
-                msg = f"archive {str(path)!r} holds {names}, expected {DATA}; it is not of PantaRhei"
-                raise UnknownFormatError(msg, url=str(path))
-            data = _locate(path, archive, members[DATA])
-            text = _read_text(path, archive, members[JSON_TEXT]) if JSON_TEXT in members else None
-    except zipfile.BadZipFile as error:
-        raise _no_archive(path, error) from error
-    except (NotImplementedError, RuntimeError, EOFError, zlib.error, struct.error) as error:
-        msg = f"archive {str(path)!r} cannot be read: {error}; save it again without encryption"
-        raise CorruptDataError(msg, url=str(path)) from error
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with opened_archive(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        if DATA not in members:
+            names = ", ".join(list(members)[:10]) or "nothing"
+            msg = f"archive {str(path)!r} holds {names}, expected {DATA}; it is not of PantaRhei"
+            raise UnknownFormatError(msg, url=str(path))
+        data = locate(path, archive, members[DATA])
+        text = _read_text(path, archive, members[JSON_TEXT]) if JSON_TEXT in members else None
     return Archive(data, None if text is None else _parse_json(path, text), tuple(members))
-
-
-def _no_archive(path: Path, error: Exception) -> CorruptDataError | UnknownFormatError:
-    with path.open("rb") as file:
-        begins = file.read(4) == b"PK\x03\x04"
-    if begins:
-        msg = f"archive {str(path)!r} has no usable directory at its end ({error}); it was cut short, copy it again"
-        return TruncatedFileError(msg, url=str(path), found=file_size(path))
-    msg = f"file {str(path)!r} is no zip archive ({error}); it is not of PantaRhei"
-    return UnknownFormatError(msg, url=str(path))
-
-
-def _locate(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    """Find where the pixels of a member begin, sizes checked against each other and against the file."""
-    shape, dtype, fortran, length = _npy_header(path, info, _head(archive, info))
-    try:
-        pixel_dtype(dtype.str if dtype.names is None else "V")
-    except InputError as error:
-        error.add_note(f"member {info.filename} of {str(path)!r}; objects are never unpickled")
-        raise
-    stored = info.compress_type == zipfile.ZIP_STORED
-    wanted = length + math.prod(shape) * dtype.itemsize
-    possible = info.compress_size if stored else info.compress_size * MAX_INFLATION
-    start = length
-    if stored:
-        with path.open("rb") as file:
-            file.seek(info.header_offset)
-            magic, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-        start += info.header_offset + LOCAL_HEADER.size + name + extra
-        possible = min(possible, file_size(path) - start + length) if magic == b"PK\x03\x04" else 0
-    if wanted > min(info.file_size, possible):
-        msg = (
-            f"member {info.filename} of {str(path)!r} states an array {shape} of {dtype}, {wanted} bytes with its "
-            f"header, but has {min(info.file_size, possible)}; the file is damaged, copy it again"
-        )
-        raise CorruptDataError(msg, url=str(path), key=info.filename, expected=wanted)
-    return Member(str(path), info.filename, start, stored, shape, dtype, fortran)
-
-
-def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with archive.open(info) as member:
-        return member.read(MAX_NPY_HEADER)
-
-
-def _npy_header(path: Path, info: zipfile.ZipInfo, content: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
-        msg = f"member {info.filename} of {str(path)!r} has no header of a NumPy array: {error}; copy the file again"
-        raise CorruptDataError(msg, url=str(path), key=info.filename) from error
-    if any(extent < 0 for extent in shape):
-        msg = f"member {info.filename} of {str(path)!r} states the shape {shape}; the file is damaged, copy it again"
-        raise CorruptDataError(msg, url=str(path), key=info.filename, found=shape)
-    return tuple(int(extent) for extent in shape), dtype, bool(fortran), stream.tell()
 
 
 def _read_text(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
@@ -209,7 +77,7 @@ def _read_text(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> s
         raise CorruptDataError(msg, url=str(path), key=info.filename)
     with archive.open(info) as member:
         content = member.read(MAX_TEXT_BYTES)
-    shape, dtype, _, length = _npy_header(path, info, content)
+    shape, dtype, _, length = npy_header(path, info, content)
     if dtype.kind not in "US" or math.prod(shape) != 1 or len(content) < length + dtype.itemsize:
         msg = (
             f"member {info.filename} of {str(path)!r} holds {dtype} of shape {shape}, expected one text; copy it again"
@@ -234,26 +102,3 @@ def _parse_json(path: Path, text: str) -> dict[str, Any]:
         return first
     msg = f"{JSON_TEXT} of {str(path)!r} holds {type(first).__name__}, expected a list with a dictionary; copy it again"
     raise CorruptDataError(msg, url=str(path), key=JSON_TEXT)
-
-
-@lru_cache(maxsize=1)  # a whole scan in memory; one at a time
-def _inflated(member: Member, identity: str) -> Array:
-    del identity
-    try:
-        with zipfile.ZipFile(member.path) as archive, archive.open(member.name) as content:
-            content.read(member.start)
-            array, done = np.empty(member.nbytes, np.uint8), 0
-            view = as_bytes(array)
-            while done < len(view) and (piece := content.read(min(PIECE, len(view) - done))):
-                view[done : done + len(piece)] = piece
-                done += len(piece)
-    except OSError as error:
-        raise unreadable(member.path, error) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        msg = f"member {member.name} of {member.path!r} does not inflate: {error}; the file is damaged, copy it again"
-        raise CorruptDataError(msg, url=member.path, key=member.name) from error
-    if done < len(view):
-        msg = f"member {member.name} of {member.path!r} ends after {done} of {len(view)} bytes; copy the file again"
-        raise TruncatedFileError(msg, url=member.path, found=done, expected=len(view))
-    array.setflags(write=False)
-    return array.view(member.dtype).reshape(member.shape, order="F" if member.fortran_order else "C")

@@ -55,6 +55,7 @@ def test_every_reader_has_its_own_file():
         "nexus",
         "nion",
         "npy",
+        "npz",
         "pantarhei",
         "raw_binary",
         "raw_csr",

@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+from encode_npy import encode, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,23 +21,6 @@ from stemstore.errors import (
 from stemstore.sources.contract import MISSING, VALID
 from stemstore.testing import ReaderTests
 from stemstore_readers.npy import Npy
-
-
-def encode(array, version=(1, 0), header=None) -> bytes:
-    """Write a .npy file by hand: magic, version, length of the header, header, data."""
-    if header is None:
-        order = array.flags.f_contiguous and not array.flags.c_contiguous
-        header = f"{{'descr': {array.dtype.str!r}, 'fortran_order': {order}, 'shape': {array.shape}, }}"
-    preamble = 10 if version == (1, 0) else 12
-    padded = header + " " * (-(preamble + len(header) + 1) % 64) + "\n"
-    length = struct.pack("<H" if version == (1, 0) else "<I", len(padded))
-    content = array.T.tobytes() if array.flags.f_contiguous and not array.flags.c_contiguous else array.tobytes()
-    return b"\x93NUMPY" + bytes(version) + length + padded.encode() + content
-
-
-def some(shape, dtype="<u2"):
-    """Distinct pixels."""
-    return (np.arange(np.prod(shape)) % 251).astype(dtype).reshape(shape)
 
 
 class TestConformance(ReaderTests):
