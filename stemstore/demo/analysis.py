@@ -88,11 +88,11 @@ class Analysis:
             stemstore.dpc(com, descan="none"),
             stemstore.mean_pattern(image),
             groups,
-            stemstore.find_disks(groups, radius=self.radius),
         )
-        keys = ("virtual", "com", "dpc", "mean", "groups", "disks")
+        keys = ("virtual", "com", "dpc", "mean", "groups")
         self.images[name] = dict(zip(keys, compute(*lazy), strict=True))
         found = self.images[name]
+        found["disks"] = stemstore.find_disks(found["groups"], radius=self.radius)
         errors = compare.disk_errors(found["disks"], self.rows, self.factors, self.truth)
         limit = compare.counting_limit(self.scan, self.rows, self.factors) if name == "counted" else None
         return [

@@ -10,6 +10,7 @@ import numpy as np
 
 import stemstore
 from stemstore.errors import ScanWarning
+from stemstore.ops.disk_table import table_of
 from stemstore.testing import disk_limit
 from stemstore.testing.scoring import matched_events
 
@@ -166,7 +167,7 @@ def disk_errors(disks: xr.Dataset, rows: slice, factors: tuple[int, int], truth:
     Parameters
     ----------
     disks
-        From `find_disks` on groups of positions; pixel columns are used.
+        From `find_disks` on groups of positions.
     rows
         Scan rows that were grouped.
     factors
@@ -179,19 +180,20 @@ def disk_errors(disks: xr.Dataset, rows: slice, factors: tuple[int, int], truth:
     errors : shape (n, 2), unit pixel
         NaN for an expected disk that was not found.
     """
-    found = np.stack([disks.disk_ky_pixel.values, disks.disk_kx_pixel.values], axis=-1)
+    table = table_of(disks)
+    found = np.stack([table.qy, table.qx], axis=-1)
     origin = np.array(truth.parameters["origin"])
     errors = []
-    for group in np.ndindex(found.shape[:2]):
+    for group in np.ndindex(table.scan_shape):
         where = tuple(slice(g * f, (g + 1) * f) for g, f in zip(group, factors, strict=True))
         lattice = truth.lattice[rows][where].mean(axis=(0, 1))
         shift = truth.deflection[rows][where].mean(axis=(0, 1))
         for order in BRAGG_ORDERS:
             expected = origin + shift + np.array(order) @ lattice
-            away = found[group] - expected
-            distance = np.nan_to_num(np.hypot(*away.T), nan=np.inf)
-            nearest = int(distance.argmin())
-            errors.append(away[nearest] if distance[nearest] < REACH else [np.nan, np.nan])
+            away = found[table.disks_of(group)] - expected
+            distance = np.hypot(*away.T)
+            near = distance.min(initial=np.inf) < REACH
+            errors.append(away[distance.argmin()] if near else [np.nan, np.nan])
     return np.array(errors, np.float64)
 
 

@@ -94,7 +94,7 @@ def save_pattern(path: Path, pattern: xr.DataArray, rings: dict[str, tuple[float
     rings
         Name, radius in pixels and colour of circles around the optic axis.
     disks
-        One group: ``disk_ky_pixel``, ``disk_kx_pixel`` and the pattern itself as ``pattern``.
+        One group: ``qy``, ``qx`` and the pattern itself as ``pattern``.
     """
     from matplotlib.patches import Circle
 
@@ -108,7 +108,7 @@ def save_pattern(path: Path, pattern: xr.DataArray, rings: dict[str, tuple[float
     left.legend(fontsize=7, loc="upper right")
     left.set_title("mean pattern (log) and detectors", fontsize=9)
     right.imshow(np.log1p(disks.pattern.values), cmap="magma")
-    right.plot(disks.disk_kx_pixel, disks.disk_ky_pixel, "c+", ms=9, mew=1.4)
+    right.plot(disks.qx, disks.qy, "c+", ms=9, mew=1.4)
     right.set_title("summed pattern (log) and disks found", fontsize=9)
     for axes in (left, right):
         add_scale_bar(axes, pattern.shape[1], *step)
@@ -136,7 +136,7 @@ def save_overview(path: Path, panels: dict[str, Any], *, step: tuple[float, str]
     ):
         if number == 0:
             image, scale, cmap = np.log1p(content.pattern.values), pixel, "magma"
-            axes.plot(content.disk_kx_pixel, content.disk_ky_pixel, "c+", ms=7, mew=1.2)
+            axes.plot(content.qx, content.qy, "c+", ms=7, mew=1.2)
         else:
             image, scale, cmap = np.asarray(content), step, "gray" if number == 1 else "inferno"
         axes.imshow(image, cmap=cmap)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import xarray as xr
+
     from stemstore.demo.analysis import Analysis
 
 
@@ -21,10 +23,17 @@ def draw(results: Analysis) -> dict[str, Path]:
     return {**dict(_maps(results)), **dict(_patterns(results))}
 
 
+def _first_group(images: dict[str, Any]) -> xr.Dataset:
+    """Give the summed pattern of the first group with its disks."""
+    disks = images["disks"]
+    first = slice(0, int(disks.n_disks[0, 0]))
+    return disks[["qy", "qx"]].isel(peak=first).assign(pattern=images["groups"][0, 0].reset_coords(drop=True))
+
+
 def _maps(results: Analysis) -> Iterator[tuple[str, Path]]:
     folder, truth, images = results.folder, results.truth, results.images
     step, pixel = figures.sampling(results.counted.x), figures.sampling(results.counted.kx)
-    one = images["counted"]["disks"].isel(y=0, x=0).assign(pattern=images["counted"]["groups"].isel(y=0, x=0))
+    one = _first_group(images["counted"])
     overview: dict[str, Any] = {
         "Bragg disks found": one,
         "bright field": images["counted"]["virtual"]["bright_field"],
@@ -48,7 +57,7 @@ def _maps(results: Analysis) -> Iterator[tuple[str, Path]]:
 
 def _patterns(results: Analysis) -> Iterator[tuple[str, Path]]:
     folder, counted = results.folder, results.images["counted"]
-    one = counted["disks"].isel(y=0, x=0).assign(pattern=counted["groups"].isel(y=0, x=0))
+    one = _first_group(counted)
     rings = {
         "bright field": (results.radius, "white"),
         "dark field, inner": (RINGS[0] * results.radius, "cyan"),

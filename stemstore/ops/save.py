@@ -100,7 +100,7 @@ def save(
     url = url_of(store)
     scan = open_store(url)
     dataset, form = _as_dataset(result, check_name(name))
-    _check_scan(dataset, scan.uuid, url)
+    check_scan(dataset, scan.uuid, url)
     attributes = stored_attributes(dataset.attrs, name)
     noted = stored_value(parameters or {})
     check_json(attributes, name)
@@ -169,7 +169,7 @@ def _storable(label: str) -> bool:
         return False
 
 
-def _check_scan(dataset: xr.Dataset, uuid: str, url: str) -> None:
+def check_scan(dataset: xr.Dataset, uuid: str, url: str) -> None:
     """Refuse the result of another scan."""
     for what, attrs in [("the result", dataset.attrs), *((repr(k), v.attrs) for k, v in dataset.data_vars.items())]:
         found = attrs.get(UUID)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 
-from stemstore.errors import InputError
+import stemstore
+from stemstore.errors import InputError, MemoryBudgetError
 from stemstore.kernels.contract import DetectorRegion
 from stemstore.kernels.correlation import disk
 from stemstore.kernels.disk_plan import plan_disks
-from stemstore.ops.bragg import DiskKernel, find_disks
+from stemstore.ops.bragg import disk_lists, find_disks
+from stemstore.ops.disk_kernel import DiskKernel
+from stemstore.ops.disk_run import DisksInterrupted, DiskWarning
+from stemstore.ops.disk_table import table_of
 from stemstore.ops.explain import explain
 from stemstore.scan.lazy import ScanArray
 from stemstore.selection import Selection
@@ -43,6 +48,23 @@ class MemorySource:
         return out
 
 
+class Told:
+    """Progress that remembers; it interrupts where it is told to."""
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.total, self.done, self.interrupt_after = 0, 0, interrupt_after
+
+    def start(self, what: str, total: int | None) -> None:
+        """Note the total."""
+        self.total = total
+
+    def advance(self, steps: int = 1) -> None:
+        """Note the advance, or interrupt."""
+        self.done += steps
+        if self.interrupt_after is not None and self.done >= self.interrupt_after:
+            raise KeyboardInterrupt
+
+
 CENTRES = ((40.0, 40.0), (60.3, 20.2), (20.0, 61.7))
 SHAPE = (96, 80)
 
@@ -63,41 +85,35 @@ def scan() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def disks(scan: xr.Dataset) -> xr.Dataset:
-    """Give the computed disks of the scan."""
-    return find_disks(scan, radius=6).compute()
+    """Give the disks of the scan."""
+    return find_disks(scan, radius=6)
 
 
-def test_disks_carry_the_axes_of_the_detector(disks: xr.Dataset) -> None:
-    """Positions are in the unit of the axes, sign and zero included; pixels are kept beside them."""
-    first = disks.isel(y=0, x=0)
-    assert first.n_disks == 3
-    order = np.argsort(first.disk_kx_pixel.values[:3])
-    np.testing.assert_allclose(first.disk_ky_pixel.values[:3][order], [60.3, 40.0, 20.0], atol=0.4)
-    np.testing.assert_allclose(first.disk_ky, (first.disk_ky_pixel - 40) * -0.5, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(first.disk_kx, (first.disk_kx_pixel - 40) * 0.25, rtol=1e-6, atol=1e-6)
-    assert first.disk_ky.attrs["units"] == "mrad"
-    assert first.disk_kx_pixel.attrs["units"] == "pixel"
+def test_disks_are_where_they_were_put(disks: xr.Dataset) -> None:
+    """Every pattern but the empty one has its three disks, in pixels; its list is sorted by correlation."""
+    table = table_of(disks)
+    assert table.n_disks.tolist() == [[3, 3, 3, 3], [3, 3, 0, 3], [3, 3, 3, 3]]
+    for position in np.ndindex(3, 4):
+        here = table.disks_of(position)
+        assert (np.diff(table.correlation[here]) <= 0).all()
+        if table.n_disks[position]:
+            order = np.argsort(table.qx[here])
+            np.testing.assert_allclose(table.qy[here][order], [60.3, 40.0, 20.0], atol=0.4)
+            np.testing.assert_allclose(table.qx[here][order], [20.2, 40.0, 61.7], atol=0.4)
 
 
-def test_disks_are_sorted_and_padded(disks: xr.Dataset) -> None:
-    """Correlation falls along the list; behind the last disk everything is NaN; an empty frame has none."""
-    known = disks.correlation.notnull()
-    assert (known.sum("disk") == disks.n_disks).all()
-    assert disks.n_disks.values.tolist() == [[3, 3, 3, 3], [3, 3, 0, 3], [3, 3, 3, 3]]
-    assert (disks.correlation.diff("disk").fillna(0) <= 0).all()
-    for name in ("disk_ky", "disk_kx", "disk_ky_pixel", "disk_kx_pixel", "intensity"):
-        assert (disks[name].notnull() == known).all()
-
-
-def test_result_is_lazy_and_keeps_scan_axes(scan: xr.Dataset) -> None:
-    """Nothing is computed before it is asked for; scan coordinates stay; history and parameters are attributes."""
-    disks = find_disks(scan.chunk(y=1), radius=6, min_spacing=14)
-    assert isinstance(disks.disk_ky.data, da.Array)
-    assert disks.disk_ky.dims == ("y", "x", "disk")
-    assert disks.y.attrs["units"] == "nm"
+def test_labels(scan: xr.Dataset, disks: xr.Dataset) -> None:
+    """Scan axes and detector axes stay, with their units; parameters and history are attributes."""
+    assert disks.n_disks.dims == ("y", "x")
+    xr.testing.assert_identical(disks.y, scan.y.drop_vars("y").assign_coords(y=scan.y).y)
+    for dim in ("ky", "kx"):
+        np.testing.assert_array_equal(disks[dim], scan[dim])
+        assert disks[dim].attrs["units"] == "mrad"
+    assert disks.qy.attrs["units"] == "pixel"
+    assert disks.processed.all()
     assert disks.attrs["radius"] == 6.0
-    assert disks.attrs["min_spacing"] == 14
-    assert disks.attrs["sigma_detect"] == 1.5
+    assert disks.attrs["min_spacing"] == 12.0
+    assert disks.attrs["n_full"] == 0
     assert "find_disks(template='synthetic disk', radius=6" in disks.attrs["history"]
 
 
@@ -105,7 +121,39 @@ def test_result_is_lazy_and_keeps_scan_axes(scan: xr.Dataset) -> None:
 def test_result_does_not_depend_on_chunks(scan: xr.Dataset, disks: xr.Dataset, chunks: tuple[int, ...]) -> None:
     """Any chunking, the detector axes included, gives the same numbers to the last bit."""
     lazy = scan.chunk(dict(zip(("y", "x", "ky", "kx"), chunks, strict=True)))
-    xr.testing.assert_identical(find_disks(lazy, radius=6).compute(), disks)
+    xr.testing.assert_identical(find_disks(lazy, radius=6), disks)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+def test_result_does_not_depend_on_the_scheduler(scan: xr.Dataset, disks: xr.Dataset, scheduler: str) -> None:
+    """One process or several, one thread or several: the same disks in the same order."""
+    told = Told()
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        xr.testing.assert_identical(find_disks(scan.chunk(y=1, x=2), radius=6, progress=told), disks)
+    assert (told.done, told.total) == (12, 12)
+
+
+def test_a_cluster_finds_the_same(scan: xr.Dataset, disks: xr.Dataset) -> None:
+    """Tasks of a cluster hand over their disks one by one; its errors arrive."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
+        distributed.Client(local),
+    ):
+        told = Told()
+        xr.testing.assert_identical(find_disks(scan.chunk(y=1, x=2), radius=6, progress=told), disks)
+        assert told.done == 12
+        with pytest.raises(ZeroDivisionError, match="in a task"):
+            find_disks(scan.intensity.copy(data=_failing(scan.intensity.shape)), radius=6)
+
+
+def _failing(shape: tuple[int, ...]) -> da.Array:
+    return da.zeros(shape, chunks=(1, 1, *shape[2:]), dtype=np.uint8).map_blocks(_fail, dtype=np.uint8)
+
+
+def _fail(block: np.ndarray) -> np.ndarray:
+    msg = "in a task"
+    raise ZeroDivisionError(msg)
 
 
 def test_streaming_gives_the_same_disks(scan: xr.Dataset) -> None:
@@ -117,50 +165,99 @@ def test_streaming_gives_the_same_disks(scan: xr.Dataset) -> None:
     roi = np.ones((3, 3), bool)
     roi[1, 1] = False
     assert explain(lazy.isel(part)).startswith("fused")
-    streamed, plain = (find_disks(a.isel(part), radius=6, roi=roi).compute() for a in (lazy, scan.intensity))
+    streamed, plain = (find_disks(a.isel(part), radius=6, roi=roi) for a in (lazy, scan.intensity))
     xr.testing.assert_identical(streamed, plain)
-    assert streamed.n_disks.values[0].tolist() == [3, 3, 3]
+    assert streamed.n_disks.values.tolist() == [[3, 3, 3], [3, 0, 0], [3, 3, 3]]
+
+
+def test_shuffled_positions_keep_their_disks(scan: xr.Dataset, disks: xr.Dataset) -> None:
+    """Positions that jump about are read in stored order and come back in the order asked for."""
+    array = ScanArray(MemorySource(scan.intensity.values), Selection.full(scan.intensity.shape))
+    order = [3, 0, 2, 1, 3]
+    table = table_of(find_disks(xr.DataArray(array, dims=scan.intensity.dims).isel(x=order), radius=6))
+    whole = table_of(disks)
+    for y, (new, old) in ((y, pair) for y in range(3) for pair in enumerate(order)):
+        np.testing.assert_array_equal(table.qx[table.disks_of((y, new))], whole.qx[whole.disks_of((y, old))])
 
 
 def test_axis_order_does_not_matter(scan: xr.Dataset, disks: xr.Dataset) -> None:
     """A transposed DataArray gives the same disks."""
-    other = find_disks(scan.intensity.transpose("kx", "y", "ky", "x"), radius=6).compute()
-    np.testing.assert_array_equal(other.disk_ky, disks.disk_ky)
+    other = find_disks(scan.intensity.transpose("kx", "y", "ky", "x"), radius=6)
+    np.testing.assert_array_equal(other.qy, disks.qy)
 
 
-def test_cropped_detector_keeps_physical_positions(scan: xr.Dataset, disks: xr.Dataset) -> None:
-    """On a part of the detector pixels shift, while the positions in mrad stay."""
-    part = find_disks(scan.isel(ky=slice(8, 90), kx=slice(5, 80)), radius=6).compute()
-    gap = np.abs(part.disk_ky.values[0, 0, :3, None] - disks.disk_ky.values[0, 0, None, :3]).min(axis=1)
-    assert gap.max() < 0.02
-    assert part.disk_ky_pixel.values[0, 0, 0] == pytest.approx(disks.disk_ky_pixel.values[0, 0, 0] - 8, abs=0.05)
+def test_a_single_pattern(scan: xr.Dataset, disks: xr.Dataset) -> None:
+    """A scan of which one position was picked has no scan axes left."""
+    one = find_disks(scan.isel(y=2, x=1), radius=6)
+    assert one.n_disks.shape == ()
+    here = table_of(disks).disks_of((2, 1))
+    np.testing.assert_array_equal(one.qx, disks.qx[here])
+    assert one.coords["y"] == 4.0
+
+
+def test_lists_are_the_disks_padded(scan: xr.Dataset, disks: xr.Dataset) -> None:
+    """The lazy lists hold the same disks, NaN behind the last one, and can be computed with other results."""
+    lazy = disk_lists(scan.chunk(y=1), radius=6)
+    assert isinstance(lazy.qy.data, da.Array)
+    lists, image = stemstore.compute(lazy, stemstore.virtual_image(scan, np.ones(SHAPE, bool)))
+    assert image.shape == (3, 4)
+    np.testing.assert_array_equal(lists.n_disks, disks.n_disks)
+    for name in ("qy", "qx", "intensity", "correlation"):
+        values = lists[name].values
+        np.testing.assert_array_equal(values[~np.isnan(values)], disks[name])
+        assert lists[name].attrs["units"] == disks[name].attrs["units"]
+
+
+def test_cropped_detector_counts_its_own_pixels(scan: xr.Dataset, disks: xr.Dataset) -> None:
+    """On a part of the detector the pixels shift with it, and the axes that say where they are."""
+    part = find_disks(scan.isel(ky=slice(8, 90), kx=slice(5, 80)), radius=6)
+    table, whole = table_of(part), table_of(disks)
+    assert table.detector_shape == (82, 75)
+    assert table.qy[0] == pytest.approx(whole.qy[0] - 8, abs=0.05)
+    mrad = [float(np.interp(d.qy[0], np.arange(d.sizes["ky"]), d.ky)) for d in (part, disks)]
+    assert mrad[0] == pytest.approx(mrad[1], abs=0.025)
 
 
 def test_positions_outside_the_region_are_marked(scan: xr.Dataset, disks: xr.Dataset) -> None:
-    """Unwanted and missing positions have no disks and are told apart from empty frames."""
+    """Unwanted and missing positions have no disks and are told apart from empty frames; partial ones are searched."""
     roi = np.ones((3, 4), bool)
     roi[0] = False
-    valid = np.ones((3, 4), np.uint8)
-    valid[2, 3] = 0
-    part = find_disks(scan.assign_coords(valid=(("y", "x"), valid)), radius=6, roi=roi).compute()
+    valid = np.full((3, 4), 2, np.uint8)
+    valid[2, 3], valid[2, 2] = 0, 1
+    told = Told()
+    part = find_disks(scan.assign_coords(valid=(("y", "x"), valid)), radius=6, roi=roi, progress=told)
     assert part.processed.values.tolist() == [[False] * 4, [True] * 4, [True, True, True, False]]
-    expected = np.where(part.processed, disks.n_disks, 0)
-    np.testing.assert_array_equal(part.n_disks, expected)
+    np.testing.assert_array_equal(part.n_disks, np.where(part.processed, disks.n_disks, 0))
+    np.testing.assert_array_equal(part.valid, valid)
+    assert told.total == told.done == 7
 
 
 def test_template_image_works_as_the_radius(scan: xr.Dataset) -> None:
     """The mean pattern serves as template: its brightest disk is measured and used."""
-    found = find_disks(scan, scan.intensity.mean(("y", "x"))).compute()
+    found = find_disks(scan, scan.intensity.mean(("y", "x")))
     assert found.attrs["radius"] == pytest.approx(6.0, abs=0.3)
     assert found.n_disks.values[0, 0] == 3
     assert found.attrs["template"] == "image of shape (96, 80)"
 
 
 def test_axes_without_coordinates_are_pixels(scan: xr.Dataset) -> None:
-    """Without coordinates the positions are pixels and say so."""
-    found = find_disks(scan.drop_vars(["ky", "kx"]), radius=6).compute()
-    np.testing.assert_array_equal(found.disk_ky, found.disk_ky_pixel.astype(np.float64))
-    assert found.disk_ky.attrs["units"] == "pixel"
+    """Without coordinates the axes are pixels and say so."""
+    found = find_disks(scan.drop_vars(["ky", "kx"]), radius=6)
+    np.testing.assert_array_equal(found.ky, np.arange(96))
+    assert found.ky.attrs["units"] == "pixel"
+
+
+def test_masked_pixels_take_no_part(scan: xr.Dataset) -> None:
+    """A bright bar on the detector is no disk where the mask leaves it out."""
+    barred = scan.intensity.copy()
+    barred[..., 70:83, 60:73] = 500
+    mask = np.ones(SHAPE, bool)
+    mask[69:84, 59:74] = False
+    whole = table_of(find_disks(barred, radius=6))
+    assert whole.qy[0] == pytest.approx(76, abs=1)
+    masked = table_of(find_disks(barred, radius=6, mask=mask))
+    assert masked.qy[0] == pytest.approx(40, abs=0.3)
+    assert "mask=" in find_disks(barred, radius=6, mask=mask).attrs["history"]
 
 
 def test_events_give_the_disks_of_their_dense_frames(scan: xr.Dataset) -> None:
@@ -183,11 +280,53 @@ def test_events_give_the_disks_of_their_dense_frames(scan: xr.Dataset) -> None:
     np.testing.assert_array_equal(counted, dense)
 
 
+def test_cut_lists_are_told(scan: xr.Dataset) -> None:
+    """Patterns with as many disks as there may be are counted, and a warning says so."""
+    with pytest.warns(DiskWarning, match="11 patterns have as many disks as max_peaks=2 allows"):
+        found = find_disks(scan, radius=6, max_peaks=2)
+    assert found.attrs["n_full"] == 11
+    assert found.n_disks.max() == 2
+
+
+def test_no_disks_are_told(scan: xr.Dataset) -> None:
+    """Empty patterns give an empty result that can be worked with, and a warning."""
+    with pytest.warns(DiskWarning, match="no disks in 12 patterns"):
+        found = find_disks(scan * 0, radius=6)
+    assert len(table_of(found).qy) == 0
+    assert not found.n_disks.any()
+
+
+def test_an_interruption_keeps_what_was_found(scan: xr.Dataset, disks: xr.Dataset) -> None:
+    """Without a store the error carries the disks of the finished pieces, and says where nothing was looked for."""
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(DisksInterrupted, match="after 6 of 12 patterns") as caught,
+    ):
+        find_disks(scan.chunk(y=1, x=2), radius=6, progress=Told(interrupt_after=5))
+    partial = caught.value.disks
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert int(partial.processed.sum()) == 6
+    np.testing.assert_array_equal(partial.n_disks, np.where(partial.processed, disks.n_disks, 0))
+
+
+def test_memory_that_does_not_fit_is_refused(scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget below what one worker needs is an error before anything runs."""
+    monkeypatch.setenv("STEMSTORE_MAX_MEMORY", "100kB")
+    with pytest.raises(MemoryBudgetError, match="one worker needs"):
+        find_disks(scan, radius=6)
+
+
 @pytest.mark.parametrize("roi", [np.ones((4, 3), bool), np.ones((3, 4))])
 def test_a_region_that_does_not_fit_is_refused(scan: xr.Dataset, roi: np.ndarray) -> None:
     """Wrong shape and wrong type of the region say what is expected."""
     with pytest.raises(InputError, match=r"roi is a map of the scan's shape \(3, 4\), boolean"):
         find_disks(scan, radius=6, roi=roi)
+
+
+def test_resuming_needs_a_store(scan: xr.Dataset) -> None:
+    """There is nothing to resume without one."""
+    with pytest.raises(InputError, match="resume= and overwrite= are about a result in a store"):
+        find_disks(scan, radius=6, resume=True)
 
 
 def test_a_plan_for_another_detector_is_refused() -> None:
@@ -211,11 +350,12 @@ def test_gold_lattice_and_strain(gold) -> None:
     """
     halves = np.stack([gold[:8].sum((0, 1), dtype=np.uint32), gold[16:].sum((0, 1), dtype=np.uint32)])
     patterns = xr.DataArray(halves[:, None], dims=("y", "x", "ky", "kx"))
-    disks = find_disks(patterns, radius=9.25, contrast=1.0).compute()
+    table = table_of(find_disks(patterns, radius=9.25, contrast=1.0))
     distances = []
     for half in range(2):
-        rows, columns = (disks[k].values[half, 0] for k in ("disk_ky_pixel", "disk_kx_pixel"))
-        ends = [rows[np.nanargmin(np.hypot(rows - 64 - s * 47, columns - 64))] for s in (-1, 1)]
+        here = table.disks_of((half, 0))
+        rows, columns = table.qy[here], table.qx[here]
+        ends = [rows[np.argmin(np.hypot(rows - 64 - s * 47, columns - 64))] for s in (-1, 1)]
         distances.append((ends[1] - ends[0]) / 2)
     assert distances[0] == pytest.approx(47.082, abs=0.04)  # 2 / 4.078 angstrom over 0.01041667 1/angstrom
     assert distances[1] == pytest.approx(46.159, abs=0.04)
@@ -225,8 +365,8 @@ def test_gold_lattice_and_strain(gold) -> None:
 def test_gold_disks_of_single_patterns(gold) -> None:
     """Single patterns of 11 500 electrons show the lattice: 9 disks or more, none off the reciprocal lattice."""
     part = xr.DataArray(gold[:2, :4], dims=("y", "x", "ky", "kx"))
-    disks = find_disks(part, radius=9.75).compute()
-    order = np.stack([disks.disk_ky_pixel - 64, disks.disk_kx_pixel - 64]) / 47.07
+    disks = find_disks(part, radius=9.75)
+    order = np.stack([disks.qy - 64, disks.qx - 64]) / 47.07
     off = np.abs(order - np.round(order))
     assert disks.n_disks.min() >= 9
-    assert np.nanmax(off) < 2.0 / 47
+    assert off.max() < 2.0 / 47

@@ -196,10 +196,10 @@ def test_disks_are_found_on_corrected_frames(frames_of):
     disk = 200.0 * (np.hypot(rows - 20, columns - 22) < 5)
     fixed = 300.0 * (np.hypot(rows - 45, columns - 40) < 5)
     scan = frames_of(np.round(disk + fixed)[None, None].astype(np.uint16))
-    assert stemstore.find_disks(scan, radius=5).n_disks == 2
+    assert stemstore.find_disks(scan, radius=5).n_disks.item() == 2
     found = stemstore.find_disks(scan, radius=5, dark=fixed)
-    assert found.n_disks == 1
-    np.testing.assert_allclose(found.disk_ky_pixel.values[0, 0, 0], 20, atol=0.1)
+    assert found.n_disks.item() == 1
+    np.testing.assert_allclose(found.qy.item(), 20, atol=0.1)
 
 
 def test_a_region_of_interest_counts_the_rest_as_missing(scan, counts):

@@ -84,7 +84,7 @@ def test_no_template_means_a_synthetic_disk(frames_of):
     frame = 500 * (np.hypot(rows - 15, columns - 30) < 5)
     disks = stemstore.find_disks(frames_of(frame[None, None].astype(np.uint16)), radius=5)
     assert disks.n_disks.values.item() == 1
-    np.testing.assert_allclose([disks.disk_ky.values[0, 0, 0], disks.disk_kx.values[0, 0, 0]], [15, 30], atol=0.05)
+    np.testing.assert_allclose([disks.qy.item(), disks.qx.item()], [15, 30], atol=0.05)
 
 
 def test_the_phase_is_in_radians(dataset_of):

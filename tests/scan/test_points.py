@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stemstore
+from stemstore.ops.disk_table import table_of
 from stemstore.scan.lazy import selection_of
 from stemstore.testing.arrays import ArrayFrames
 
@@ -66,12 +67,15 @@ def test_disks_of_points_are_those_of_their_frames(store_of, tmp_path):
     frames[:, :, 10:15, 8:13] += 3
     for kind in (True, False):
         ds = stemstore.open(store_of(tmp_path / f"{kind}.zarr", frames, counted=kind))
-        whole = stemstore.find_disks(ds, radius=2.5, max_peaks=6).compute()
-        y, x = np.array([6, 0, 3, 3]), np.array([4, 0, 2, 2])
-        some = stemstore.find_disks(picked(ds, y, x), radius=2.5, max_peaks=6).compute()
-        assert int(some.n_disks.sum()) > 0
-        for name in whole:
-            np.testing.assert_array_equal(some[name], whole[name].values[y, x])
+        whole = table_of(stemstore.find_disks(ds, radius=2.5))
+        positions = [(6, 4), (0, 0), (3, 2), (3, 2)]
+        some = table_of(stemstore.find_disks(picked(ds, *np.array(positions).T), radius=2.5))
+        assert some.scan_dims == ("point",)
+        assert len(some.qy) > 0
+        for point, position in enumerate(positions):
+            here, there = some.disks_of((point,)), whole.disks_of(position)
+            for name in ("qy", "qx", "intensity", "correlation"):
+                np.testing.assert_array_equal(getattr(some, name)[here], getattr(whole, name)[there])
 
 
 def test_regions_drawn_as_masks(any_kind, counts):
