@@ -126,7 +126,10 @@ def bin_factor(frame_shape: tuple[int, ...]) -> tuple[int, int]:
     return -(-ky // BINNED), -(-kx // BINNED)
 
 
-def _narrow(binned: Array) -> type[Any]:
-    """One integer type for all parts of a scan; sums of 16-bit pixels fit 32 bits by far."""
-    wide = np.int64 if binned.dtype.kind == "i" else np.uint64
-    return {np.int64: np.int32, np.uint64: np.uint32}[wide] if binned.max(initial=0) < 2**31 else wide
+def _narrow(binned: Array) -> np.dtype[Any]:
+    """Smallest integer type that holds all sums of one sign; the end of a conversion takes the widest of all parts."""
+    if binned.dtype.kind == "i":
+        return np.result_type(
+            np.min_scalar_type(binned.min(initial=-1)), np.min_scalar_type(-binned.max(initial=0) - 1)
+        )
+    return np.min_scalar_type(binned.max(initial=0))

@@ -186,11 +186,10 @@ def _place_maps(whole: Assembled, found: EntryFile, where: Int64Array, *, first:
     if not first and known != set(names):
         raise _lacking(found.entry.partition, ", ".join(sorted(known ^ set(names))))
     for name in names:
-        if name in whole.binned:
-            continue
         values = found.array(f"maps/{name}")
-        if values.ndim > 1:
-            whole.binned[name] = ((values.shape[1], values.shape[2]), values.dtype)
+        if values.ndim > 1:  # every partition has the type that its largest value needs
+            _, before = whole.binned.get(name, (None, values.dtype))
+            whole.binned[name] = ((values.shape[1], values.shape[2]), np.result_type(before, values))
             continue
         whole.maps.setdefault(name, np.zeros(whole.valid.shape, values.dtype))[where] = values
 
