@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ def flat(lists):
     """Offsets, two coordinates, values in falling order and flags of a list of lists of points."""
     offset = np.cumsum([0, *map(len, lists)]).astype(np.int64)
     points = np.array([point for one in lists for point in one], np.int64).reshape(-1, 4)
-    values = np.concatenate([np.sort(points[a:b, 2])[::-1] for a, b in zip(offset, offset[1:], strict=False)] or [[]])
+    values = np.concatenate([np.sort(points[a:b, 2])[::-1] for a, b in pairwise(offset)] or [[]])
     return offset, points[:, 0].astype(np.float32), points[:, 1].astype(np.float32), values, points[:, 3] != 0
 
 
@@ -26,7 +28,7 @@ def test_faint_peaks(lists, rank, share):
     """What is below a share of the peak of some rank among the kept ones goes; a list without that rank stays."""
     offset, _, _, values, keep = flat(lists)
     expected = keep.copy()
-    for a, b in zip(offset, offset[1:], strict=False):
+    for a, b in pairwise(offset):
         kept = [k for k in range(a, b) if keep[k]]
         if len(kept) > rank:
             expected[a:b] &= values[a:b] >= share * values[kept[rank]]
@@ -40,7 +42,7 @@ def test_crowded_peaks(lists, distance):
     offset, qy, qx, _, before = flat(lists)
     keep = before.copy()
     peak_lists.drop_crowded(offset, qy, qx, distance, keep)
-    for a, b in zip(offset, offset[1:], strict=False):
+    for a, b in pairwise(offset):
         for k in range(a, b):
             near = [m for m in range(a, k) if keep[m] and np.hypot(qy[k] - qy[m], qx[k] - qx[m]) < distance]
             assert keep[k] == (before[k] and not near)
@@ -52,7 +54,7 @@ def test_many_peaks(lists, most):
     offset, *_, before = flat(lists)
     keep = before.copy()
     peak_lists.drop_behind(offset, most, keep)
-    for a, b in zip(offset, offset[1:], strict=False):
+    for a, b in pairwise(offset):
         assert np.flatnonzero(keep[a:b]).tolist() == np.flatnonzero(before[a:b])[:most].tolist()
 
 
@@ -63,7 +65,7 @@ def test_choices(lists, limit):
     squares = qy.astype(float) ** 2 + qx.astype(float) ** 2
     near = peak_lists.nearest(offset, squares, float(limit))
     high = peak_lists.highest(offset, values, squares, float(limit))
-    for i, (a, b) in enumerate(zip(offset, offset[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(offset)):
         inside = [k for k in range(a, b) if squares[k] <= limit]
         assert near[i] == min(inside, key=lambda k: squares[k], default=-1)
         assert high[i] == max(inside, key=lambda k: values[k], default=-1)

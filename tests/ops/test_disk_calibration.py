@@ -28,7 +28,7 @@ def labels(dataset_of):
 def expected(disks, origin, ellipse, steps):
     """Vectors by the formula, disk by disk, without rotation."""
     out = []
-    raw = np.column_stack([disks.qy, disks.qx]).astype(float) + (4, 8)
+    raw = np.column_stack([disks.qy, disks.qx]).astype(float) + np.array([4, 8])
     for i in range(20):
         mine = slice(*disks.offset.values[i : i + 2])
         out.append((raw[mine] - origin[i]) @ np.asarray(ellipse).T * steps)
