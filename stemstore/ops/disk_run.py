@@ -78,7 +78,7 @@ def find_in_store(
     url = url_of(store)
     check_scan(detection.image.to_dataset(name="intensity"), open_store(url).uuid, url)
     pieces, parts = detection.pieces(), PartsInStore(url, name)
-    plan = {**detection.fingerprint, "data": pieces.reads, "pieces": len(pieces.places)}
+    plan = {**detection.fingerprint, "data": pieces.reads}
     if (found := _finished(url, name, digest_of(plan), resume=resume, overwrite=overwrite)) is not None:
         return found
     _begin(parts, plan, resume=resume, overwrite=overwrite)
