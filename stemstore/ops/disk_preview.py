@@ -1,0 +1,199 @@
+"""A look at the disks of a few patterns before the whole scan is searched."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from stemstore.errors import InputError, OptionalDependencyError
+from stemstore.ops.bragg import find_disks
+from stemstore.ops.disk_run import DiskWarning
+from stemstore.ops.disk_table import table_of
+from stemstore.ops.labels import intensity_of, recorded, scan_dims
+from stemstore.ops.roi import map_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+
+    from stemstore._types import FloatArray
+    from stemstore.ops.disk_detection import DetectionOptions
+    from stemstore.ops.disk_table import DiskTable
+
+PATTERN = "pattern"
+"""Dim of the patterns that are looked at."""
+
+N_PATTERNS = 6
+ACROSS = 3  # pictures side by side
+SIZE = 3.2  # inches of a picture
+
+LOOSE = {"min_rel": 0.0, "relative_to": 0, "edge_boundary": 1, "significance": 2.5}
+"""Filters that let through what the given ones may reject."""
+
+KEPT, REJECTED = "#00e5ff", "#ff5252"
+
+
+def preview_disks(
+    scan: Any,
+    positions: Sequence[tuple[int, ...]] | None = None,
+    template: Any | None = None,
+    *,
+    radius: float | None = None,
+    **options: Unpack[DetectionOptions],
+) -> tuple[Any, xr.Dataset]:
+    """Find the disks of a few patterns and draw them, in about a second.
+
+    Circles of the radius of the probe: cyan for the disks that `find_disks` would give, red and dashed for what looser
+    filters find beside them (no relative threshold, half the significance, up to the edge of the detector, half the
+    spacing). Where red circles sit on disks that are meant, loosen the filters; where cyan ones sit on nothing, tighten
+    them.
+
+    Parameters
+    ----------
+    scan
+        Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx.
+    positions
+        Indices along the scan axes, such as ``[(0, 0), (3, 17)]``; by default six at random, always the same, of those
+        that have a frame and lie in `roi`.
+    template, radius, **options
+        As for `find_disks`.
+
+    Returns
+    -------
+    figure
+        Of matplotlib.
+    disks : dims pattern, peak, bound
+        What `find_disks` gives for these patterns; the scan's coordinates tell where they are.
+
+    Raises
+    ------
+    InputError
+        A position lies outside the scan, or as for `find_disks`.
+    OptionalDependencyError
+        matplotlib is not installed.
+
+    Notes
+    -----
+    Reads these patterns only. Memory: the patterns, and about six frames in single precision.
+
+    Examples
+    --------
+    >>> figure, disks = stemstore.preview_disks(ds, radius=8, min_rel=0.02)  # doctest: +SKIP
+    """
+    plt = _pyplot()
+    settings: Any = dict(options)
+    image = intensity_of(scan)
+    chosen = _chosen(image, positions, settings.pop("roi", None))
+    patterns = _picked(image, chosen)
+    disks = find_disks(patterns, template, radius=radius, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DiskWarning)
+        loose = {"min_spacing": disks.attrs["min_spacing"] / 2, **settings, **LOOSE}
+        more = find_disks(patterns, template, radius=radius, **loose)
+    rows = -(-len(chosen) // ACROSS)
+    across = min(ACROSS, len(chosen))
+    figure = plt.figure(figsize=(SIZE * across, SIZE * 1.12 * rows), layout="constrained")
+    kept, found = table_of(disks), table_of(more)
+    for number, position in enumerate(chosen):
+        ax = figure.add_subplot(rows, across, number + 1)
+        where = ", ".join(f"{dim} {index}" for dim, index in zip(scan_dims(image), position, strict=True))
+        _draw(ax, patterns[number], _places(kept, number), _rejected(kept, found, number), disks.attrs["radius"], where)
+    return figure, disks
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        msg = "pictures need matplotlib, which is not installed; run: pip install 'stemstore[view]'"
+        raise OptionalDependencyError(msg, package="matplotlib") from error
+    return plt
+
+
+def _chosen(image: xr.DataArray, positions: Any, roi: Any) -> list[tuple[int, ...]]:
+    """Give the positions to look at."""
+    shape = image.shape[:-2]
+    if positions is None:
+        known = recorded(image)
+        allowed = np.ones(shape, np.bool_) if known is None else known
+        if roi is not None:
+            allowed = allowed & map_of(image, roi, "roi", bool)
+        flat = np.flatnonzero(allowed)
+        if not len(flat):
+            msg = "no position has a frame, or none that lies in roi=; choose positions"
+            raise InputError(msg, key="positions")
+        some = np.sort(np.random.default_rng(0).choice(flat, min(N_PATTERNS, len(flat)), replace=False))
+        return [tuple(int(i) for i in np.unravel_index(one, shape)) for one in some] if shape else [()]
+    chosen = [tuple(int(i) for i in np.atleast_1d(np.asarray(position))) for position in positions]
+    for position in chosen:
+        if len(position) != len(shape) or not all(0 <= i < n for i, n in zip(position, shape, strict=True)):
+            msg = f"position {position} is none of the scan of {shape}; give one index for each axis of the scan"
+            raise InputError(msg, key="positions", found=position, expected=shape)
+    if not chosen:
+        msg = "no positions are given; give some, such as [(0, 0)], or none at all for six at random"
+        raise InputError(msg, key="positions")
+    return chosen
+
+
+def _picked(image: xr.DataArray, chosen: list[tuple[int, ...]]) -> xr.DataArray:
+    """Read the patterns at some positions, along one axis."""
+    import xarray as xr
+
+    dims = scan_dims(image)
+    if not dims:
+        return image.expand_dims(PATTERN).compute()
+    index = {dim: xr.DataArray(along, dims=PATTERN) for dim, along in zip(dims, np.transpose(chosen), strict=True)}
+    return image.isel(index).transpose(PATTERN, "ky", "kx").compute()
+
+
+def _places(table: DiskTable, number: int) -> FloatArray:
+    here = table.disks_of((number,))
+    return np.stack([table.qy[here], table.qx[here]], axis=1).astype(np.float64)
+
+
+def _rejected(kept: DiskTable, found: DiskTable, number: int) -> FloatArray:
+    """Disks of the loose search that the given filters do not leave."""
+    ours, theirs = _places(kept, number), _places(found, number)
+    if not len(ours):
+        return theirs
+    away = np.hypot(*(theirs[:, None, :] - ours[None, :, :]).transpose(2, 0, 1)).min(axis=1)
+    return theirs[away > 1.0]
+
+
+def _draw(ax: Any, pattern: Any, kept: FloatArray, rejected: FloatArray, radius: float, where: str) -> None:
+    """Draw one pattern with circles on its axes."""
+    from matplotlib.patches import Ellipse
+
+    from stemstore.scan.plot import Plots
+
+    title = f"{where}: {len(kept)} disks" if where else f"{len(kept)} disks"
+    if rejected.size:
+        title += f", {len(rejected)} rejected"
+    Plots(pattern).pattern(ax, colorbar=False, center=False, title=title)
+    steps = [abs(_slope(pattern, dim)) for dim in ("ky", "kx")]
+    for places, colour, style in ((rejected, REJECTED, "--"), (kept, KEPT, "-")):
+        for row, column in places:
+            middle = (_at(pattern, "kx", column), _at(pattern, "ky", row))
+            circle = Ellipse(middle, 2 * radius * steps[1], 2 * radius * steps[0], fill=False, color=colour)
+            circle.set(linewidth=1.0, linestyle=style, gid="kept" if colour == KEPT else "rejected")
+            ax.add_patch(circle)
+
+
+def _at(pattern: Any, dim: str, pixel: float) -> float:
+    """Coordinate of a fractional pixel."""
+    if dim not in pattern.coords:
+        return float(pixel)
+    axis = pattern.coords[dim].values
+    near = min(max(math.floor(pixel), 0), max(0, len(axis) - 2))
+    return float(axis[near] + (pixel - near) * _slope(pattern, dim))
+
+
+def _slope(pattern: Any, dim: str) -> float:
+    if dim not in pattern.coords or pattern.sizes[dim] == 1:
+        return 1.0
+    axis = pattern.coords[dim].values
+    return float(axis[-1] - axis[0]) / (len(axis) - 1)
