@@ -29,6 +29,7 @@ from stemstore.sources.files import describe, expand, identity, natural_key
 from stemstore.sources.geometry import check_missing, decide_flyback, factor_pairs, shape_option
 from stemstore.sources.hdf5 import ask_hdf5, attribute, find, open_hdf5
 from stemstore.sources.hdf5_frames import Hdf5Source, Part, join_parts
+from stemstore.sources.references import KnownImage
 from stemstore_readers.dectris_metadata import Header, read_master, read_sidecar, whole
 from stemstore_schemas import Acquisition, Detector, SourceMetadata
 
@@ -110,7 +111,7 @@ class Dectris:
         CorruptDataError, TruncatedFileError
             A file is damaged, or the data files do not belong together.
         OptionalDependencyError
-            The package hdf5plugin is not installed.
+            The frames are packed by a filter that is neither decoded here nor installed.
         """
         paths = expand(url)
         if len(paths) != 1:
@@ -143,6 +144,7 @@ class Dectris:
             validity=validity,
             parts=placed.parts,
             starts=placed.starts,
+            references={} if header.mask is None else {"mask": KnownImage(header.mask)},
         )
 
     def _lay_out(self, placed: Placed, header: Header) -> tuple[tuple[int, ...], ValidityArray | None, dict[str, Any]]:

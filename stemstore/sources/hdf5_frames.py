@@ -1,14 +1,15 @@
 """Frames in HDF5 datasets: any order of axes, one dataset or several, in one file or in several.
 
 Chunked datasets are read by hyperslabs of whole scan rows, so that every chunk is decoded once per call, and the cache
-of HDF5 stays at its 1 MiB. Contiguous ones are read at their byte offset, past the global lock of h5py.
+of HDF5 stays small. Contiguous ones are read at their byte offset, and chunks of the filters that cameras use are
+decoded here (see `stemstore.sources.hdf5_packed`), both past the global lock of h5py.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from stemstore.errors import CorruptDataError, InputError, TruncatedFileError
 from stemstore.sources.files import file_size
 from stemstore.sources.geometry import ValidityArray, check_range
 from stemstore.sources.hdf5 import dtype_of, find, linked_files, open_hdf5, require_filters
-from stemstore.sources.hdf5_chunks import check_chunks
+from stemstore.sources.hdf5_chunks import Chunking
+from stemstore.sources.hdf5_packed import PackedDataset
 from stemstore.sources.mapped import view_block
 from stemstore.sources.records import MAX_ITEM_BYTES, as_bytes, frame_buffer, read_blocks
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from stemstore._types import Array
+    from stemstore.sources.contract import DetectorImage
     from stemstore_schemas import SourceMetadata
 
 BIG_CHUNK = 256 * 2**20
@@ -54,6 +57,8 @@ class Part:
         All files that hold its pixels.
     chunk_bytes : unit byte
         Size of a decoded chunk; 0 without chunks.
+    chunking
+        How chunks are packed that are not left to HDF5 altogether.
     """
 
     path: str
@@ -66,6 +71,7 @@ class Part:
     block: tuple[int, int] | None
     files: tuple[str, ...]
     chunk_bytes: int
+    chunking: Chunking | None
 
     @classmethod
     def of(
@@ -95,6 +101,8 @@ class Part:
             Files that hold its pixels are missing.
         TruncatedFileError
             The file ends before its pixels do.
+        CorruptDataError
+            A filter contradicts the type of the pixels.
         """
         dtype, name = _pixels(dataset), f"{dataset.name} in {dataset.file.filename!r}"
         ndim, taken = dataset.ndim, dict(picked or {})
@@ -107,13 +115,15 @@ class Part:
         if not all(0 <= index < dataset.shape[axis] for axis, index in taken.items()):
             msg = f"{name} has shape {dataset.shape}, which has no index {taken} (axis: index); choose a smaller one"
             raise InputError(msg, key="index", found=taken, expected=dataset.shape)
-        require_filters(dataset)
+        chunking = Chunking.of(dataset)
+        if chunking is None or not chunking.decoded_here:
+            require_filters(dataset)
         files = tuple(map(str, linked_files(dataset)))
         path, shape = dataset.file.filename, tuple(dataset.shape)
         block = _block(dataset, dtype, (*scan, *frame), taken)
         chunk = math.prod(dataset.chunks or (0,)) * dtype.itemsize
         picks = tuple(taken.items())
-        return cls(path, dataset.name, shape, dtype, scan, (frame[0], frame[1]), picks, block, files, chunk)
+        return cls(path, dataset.name, shape, dtype, scan, (frame[0], frame[1]), picks, block, files, chunk, chunking)
 
     @property
     def scan_shape(self) -> tuple[int, ...]:
@@ -151,35 +161,43 @@ class Part:
             if not self.dtype.isnative:
                 out.byteswap(inplace=True)
             return
+        packed = None if self.chunking is None else PackedDataset(self.path, self.dataset, self.chunking)
+        if packed is not None and packed.chunking.decoded_here:
+            for selection, here in self._boxes(start, out):
+                packed.read(selection, here)
+            return
         with open_hdf5(self.path) as file:
             dataset = find(file, self.dataset)
             if tuple(dataset.shape) != self.shape or dataset.dtype != self.dtype:
                 msg = f"{self.dataset} in {self.path!r} changed to {dataset.dtype} {dataset.shape}; open it again"
                 raise CorruptDataError(msg, url=self.path, key=self.dataset, expected=self.shape)
             require_filters(dataset)
-            done = 0
-            for box in boxes(self.scan_shape, start, start + len(out)):
-                extent = tuple(place.stop - place.start for place in box)
-                here = out[done : done + math.prod(extent)].reshape(*extent, *self.frame_shape)
-                self._read_box(dataset, box, here)
-                done += math.prod(extent)
+            for selection, here in self._boxes(start, out):
+                if packed is not None:
+                    packed.check(selection)
+                if here.flags.c_contiguous:
+                    dataset.read_direct(here, source_sel=tuple(selection))
+                else:
+                    here[...] = dataset[tuple(selection)]
 
-    def _read_box(self, dataset: Any, box: tuple[slice, ...], target: Array) -> None:
-        selection: list[slice | int] = [slice(None)] * len(self.shape)
-        for axis, place in zip(self.scan_axes, box, strict=True):
-            selection[axis] = place
-        for axis, index in self.picked:
-            selection[axis] = index
-        check_chunks(dataset, selection)
+    def _boxes(self, start: int, out: Array) -> Iterator[tuple[list[slice], Array]]:
+        """Cut a range of frames into selections of the dataset, each with the part of `out` that it fills.
+
+        That part has the axes of the dataset in their order, those not wanted with length 1.
+        """
         order = [*self.scan_axes, *self.frame_axes]
-        if order == sorted(order):
-            dataset.read_direct(target, source_sel=tuple(selection))
-            return
-        stored = sorted(order)
-        lengths = dict(zip(order, target.shape, strict=True))
-        buffer = np.empty([lengths[axis] for axis in stored], target.dtype)
-        dataset.read_direct(buffer, source_sel=tuple(selection))
-        target[...] = buffer.transpose([stored.index(axis) for axis in order])
+        stored, done = sorted(order), 0
+        for box in boxes(self.scan_shape, start, start + len(out)):
+            selection = [slice(0, extent) for extent in self.shape]
+            for axis, place in zip(self.scan_axes, box, strict=True):
+                selection[axis] = place
+            for axis, index in self.picked:
+                selection[axis] = slice(index, index + 1)
+            extent = tuple(place.stop - place.start for place in box)
+            here = out[done : done + math.prod(extent)].reshape(*extent, *self.frame_shape)
+            done += math.prod(extent)
+            here = here.transpose([order.index(axis) for axis in stored])
+            yield selection, np.expand_dims(here, tuple(axis for axis, _ in self.picked))
 
     def view(self, start: int, stop: int) -> Array | None:
         """Show frames in the page cache; None where they have to be read."""
@@ -271,6 +289,8 @@ class Hdf5Source:
         Flat position of the first frame of each part, ascending; positions in between are missing.
     dtype
         Pixel type in native byte order.
+    references
+        Images of the detector that the files know.
     """
 
     identity: str
@@ -281,6 +301,7 @@ class Hdf5Source:
     validity: ValidityArray | None
     parts: tuple[Part, ...]
     starts: tuple[int, ...]
+    references: Mapping[str, DetectorImage] = field(default_factory=dict)
 
     def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
         """Read the frames of flat scan positions ``start <= i < stop``; missing ones are zero, NaN for floats.
