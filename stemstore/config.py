@@ -1,4 +1,4 @@
-"""Settings that a user may change by environment variable: memory budget, threads, cache."""
+"""Settings that a user may change by environment variable: memory budget, threads, requests to servers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ import os
 import re
 
 from stemstore.errors import InputError
+
+DEFAULT_CONCURRENCY = 32
+"""Requests at a time: more than hide the latency of usual object stores, fewer than they refuse."""
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds without a byte after which a request counts as lost; what the libraries of the object stores wait, too."""
+
+DEFAULT_ATTEMPTS = 8
+"""Attempts of a request that fails for a passing reason: half a minute with the pauses between them."""
+
+DEFAULT_CACHE = 10 * 2**30
+"""Size of a cache of blocks on disk, where none is stated."""
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -53,11 +65,47 @@ def memory_budget() -> int:
 
 def n_workers() -> int:
     """Give the number of threads: ``STEMSTORE_WORKERS`` or the processors this process may use."""
-    text = os.environ.get("STEMSTORE_WORKERS")
+    if "STEMSTORE_WORKERS" in os.environ:
+        return _whole_number("STEMSTORE_WORKERS", 1)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+
+
+def concurrency() -> int:
+    """Give the number of requests at a time to one server: ``STEMSTORE_CONCURRENCY`` or 32."""
+    return _whole_number("STEMSTORE_CONCURRENCY", DEFAULT_CONCURRENCY)
+
+
+def request_attempts() -> int:
+    """Give how often a request is sent that fails for a passing reason: ``STEMSTORE_ATTEMPTS`` or 8."""
+    return _whole_number("STEMSTORE_ATTEMPTS", DEFAULT_ATTEMPTS)
+
+
+def request_timeout() -> float:
+    """Give the seconds that a server may stay silent: ``STEMSTORE_TIMEOUT`` or 60."""
+    text = os.environ.get("STEMSTORE_TIMEOUT")
     if text is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+        return DEFAULT_TIMEOUT
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        msg = f"STEMSTORE_TIMEOUT is {text!r}; expected a number of seconds above 0"
+        raise InputError(msg, found=text)
+    return seconds
+
+
+def cache_limit() -> int:
+    """Give the bytes that a cache of blocks on disk may take: ``STEMSTORE_CACHE_SIZE`` or 10 GiB."""
+    return parse_size(os.environ.get("STEMSTORE_CACHE_SIZE", DEFAULT_CACHE))
+
+
+def _whole_number(variable: str, default: int) -> int:
+    text = os.environ.get(variable)
+    if text is None:
+        return default
     if not text.isdigit() or int(text) < 1:
-        msg = f"STEMSTORE_WORKERS is {text!r}; expected a whole number of at least 1"
+        msg = f"{variable} is {text!r}; expected a whole number of at least 1"
         raise InputError(msg, found=text)
     return int(text)

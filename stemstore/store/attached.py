@@ -153,7 +153,9 @@ def write_group(
         raise
 
 
-def read_group(url: str | os.PathLike[str], path: str) -> tuple[dict[str, Any], dict[str, StoredArray]] | None:
+def read_group(
+    url: str | os.PathLike[str] | Storage, path: str
+) -> tuple[dict[str, Any], dict[str, StoredArray]] | None:
     """Read what a group holds, in one request and without any value.
 
     Returns

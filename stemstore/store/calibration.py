@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stemstore.errors import CorruptDataError, FormatVersionError
 from stemstore.store.attached import read_group, write_group
 from stemstore.store.attached_array import StoredArray
-from stemstore.store.metadata import ATTRIBUTE, CALIBRATION
+from stemstore.store.metadata import ATTRIBUTE, CALIBRATION, SAVED
 from stemstore_schemas import CalibrationValues, SchemaVersionError, dump_document, load_calibration
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from stemstore.store.attached_array import AttachedArray
     from stemstore.store.open import StoredScan
     from stemstore_schemas import CalibrationDocument
-
-SAVED = f"{CALIBRATION}/saved"
-"""Group of what was saved last; arrays that a conversion wrote lie in ``calibration`` itself and stay."""
 
 MAPS = ("origin_ky", "origin_kx")
 """Arrays over the scan: place of the optic axis, stored pixels."""
@@ -42,6 +39,11 @@ class SavedCalibration:
 
     document: CalibrationDocument | None = None
     arrays: dict[str, StoredArray] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> str:
+        """Text that changes when something is saved."""
+        return self.document.history[-1].time if self.document is not None and self.document.history else ""
 
     @property
     def values(self) -> CalibrationValues:
@@ -69,7 +71,7 @@ def read_calibration(scan: StoredScan) -> SavedCalibration:
         It is damaged, or belongs to another scan.
     """
     url, arrays = scan.head.url, _converted(scan)
-    found = read_group(url, SAVED)
+    found = read_group(scan.head.storage, SAVED)
     if found is None:
         return SavedCalibration(None, arrays)
     attributes, saved = found

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 MERGE_GAP = 64 * 1024
 """Bytes between two wanted ranges that cost less to read than a further request costs to send."""
 
-BATCH = 64 * 2**20
+LONGEST = 8 * 2**20
+"""Bytes of one request: several at a time are faster than one, and one that fails costs little."""
+
+BATCH = 32 * 2**20
 """Bytes asked for in one round of concurrent requests; bounds the memory of a remote read."""
 
 
@@ -28,7 +31,7 @@ class Extent(NamedTuple):
 
 
 def merge(extents: Sequence[Extent]) -> tuple[list[Extent], list[tuple[int, int]]]:
-    """Join extents of one object that lie close together.
+    """Join extents of one object that lie close together, up to `LONGEST`.
 
     Returns
     -------
@@ -41,8 +44,10 @@ def merge(extents: Sequence[Extent]) -> tuple[list[Extent], list[tuple[int, int]
     for number in order:
         one = extents[number]
         last = merged[-1] if merged else None
-        if last is not None and last.key == one.key and one.start <= last.stop + MERGE_GAP:
-            merged[-1] = Extent(one.key, last.start, max(last.stop, one.stop) - last.start)
+        stop = one.stop if last is None else max(last.stop, one.stop)
+        near = last is not None and last.key == one.key and one.start <= last.stop + MERGE_GAP
+        if last is not None and near and (stop == last.stop or stop - last.start <= LONGEST):
+            merged[-1] = Extent(one.key, last.start, stop - last.start)
         else:
             merged.append(one)
         home[number] = (len(merged) - 1, one.start - merged[-1].start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from stemstore.errors import InputError, NotFoundError, StaleStoreError
@@ -10,6 +11,7 @@ from stemstore.store.commit import COMMIT
 from stemstore.store.journal import PLAN
 from stemstore.store.maps import read_map
 from stemstore.store.metadata import VALID, parse_document, read_root
+from stemstore.store.urls import is_local
 
 if TYPE_CHECKING:
     from stemstore._types import Array
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from stemstore.store.metadata import ArrayInfo
     from stemstore.store.urls import Storage
     from stemstore_schemas import ScanDocument
+
+LOOK_AFTER = 60.0
+"""Seconds for which a store on a server is taken to be still the same."""
 
 
 class StoreHead:
@@ -48,6 +53,7 @@ class StoreHead:
         self.journal = journal
         self._watched = COMMIT if journal is None else PLAN
         self._stamp = storage.stamp(self._watched)
+        self._looked = time.monotonic()
         self._small: dict[str, Array] = {}
         self._lock = threading.Lock()
 
@@ -99,7 +105,7 @@ class StoreHead:
     def check_fresh(self) -> None:
         """Make sure that nobody has put another store in this place.
 
-        Costs one look at a local file; places without a cheap mark are checked when a scan is reopened.
+        Costs one look at a local file. Where a look is a request, it is taken once a minute.
 
         Raises
         ------
@@ -107,7 +113,7 @@ class StoreHead:
             The place holds another store now, or none.
         """
         stamp = self.storage.stamp(self._watched)
-        if stamp == self._stamp:
+        if stamp == self._stamp and (is_local(self.url) or time.monotonic() - self._looked < LOOK_AFTER):
             return
         try:
             found: str | None = parse_document(read_root(self.storage), self.url).uuid
@@ -115,7 +121,7 @@ class StoreHead:
             found = None
         if found != self.document.uuid:
             raise stale(self.url, self.document.uuid, found)
-        self._stamp = stamp
+        self._stamp, self._looked = stamp, time.monotonic()
 
 
 def stale(url: str, expected: str, found: str | None) -> StaleStoreError:

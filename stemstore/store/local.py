@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from stemstore.errors import NotFoundError, StemStoreError
-from stemstore.store.refusal import absent, cut_short, refused
+from stemstore.store.refusal import absent, cut_short, refused, taken
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -40,6 +40,15 @@ class LocalStorage:
         path = self._path(key)
         with _reading(path):
             return path.open("rb", buffering=0)
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Do nothing: files are there at once."""
+
+    def create(self, key: str, parts: Sequence[Any]) -> None:
+        """Write a file unless there is one; a conversion has its folder to itself, so that looking first is enough."""
+        if self.size(key) is not None:
+            raise taken(str(self._path(key)))
+        self.put(key, parts)
 
     def exists(self) -> bool:
         """Whether the folder, a file or a link of its name is there."""

@@ -25,6 +25,9 @@ ATTRIBUTE = "stemstore"
 
 INTENSITY, GAP, N_SLOTS, VALID, SUMMARY = "intensity", "events/gap", "events/n_slots", "valid", "summary"
 CALIBRATION = "calibration"
+SAVED = f"{CALIBRATION}/saved"
+"""Group of the calibration that was saved last; arrays that a conversion wrote lie in ``calibration`` and stay."""
+
 COLUMNS = {name: f"events/{name}" for name in ("energy", "offset_ky", "offset_kx")}
 """Arrays of further values of every event, by name."""
 

@@ -1,13 +1,14 @@
-"""Opening a store: two small objects are read, no pixel."""
+"""Opening a store: two small objects are read, no pixel; from a server in one round with the saved calibration."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import ConversionIncompleteError, CorruptDataError, NotFoundError, StemStoreError
 from stemstore.store.arrays import StoredFrames
+from stemstore.store.blocks import CachedStorage, cache_at
 from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.destination import parts_of
 from stemstore.store.event_columns import column_infos
@@ -19,12 +20,15 @@ from stemstore.store.metadata import (
     ATTRIBUTE,
     GAP,
     INTENSITY,
+    ROOT,
+    SAVED,
     gap_info,
     intensity_info,
     parse_arrays,
     parse_document,
     read_root,
 )
+from stemstore.store.remote import RemoteStorage
 from stemstore.store.urls import open_storage
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ StoredScan = StoredFrames | StoredEvents
 _REOPENED = 16
 """Stores that a process keeps open for tasks which arrive by url and identity."""
 
-_open: OrderedDict[tuple[str, str, bool], StoredScan] = OrderedDict()
+_open: OrderedDict[tuple[Any, ...], StoredScan] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -82,6 +86,7 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
         Its metadata contradict each other.
     """
     storage = open_storage(url)
+    storage.expect([ROOT, COMMIT, f"{SAVED}/{ROOT}"])
     try:
         root = read_root(storage)
     except NotFoundError:
@@ -116,7 +121,17 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
             f"'{storage.root}' has no array '{needed}' of the scan that its document describes; restore it from a copy"
         )
         raise CorruptDataError(msg, url=storage.root, key=needed)
-    return _scan(StoreHead(storage, document, arrays))
+    scan = _scan(StoreHead(_cached(storage, document.uuid), document, arrays))
+    if isinstance(storage, RemoteStorage):
+        _remember(scan)  # tasks of this process need not ask the server again
+    return scan
+
+
+def _cached(storage: Storage, uuid: str) -> Storage:
+    """Put the cache of blocks, where one was asked for, between a finished store and its server."""
+    if not isinstance(storage, RemoteStorage) or storage.address.cache is None:
+        return storage
+    return CachedStorage(storage, cache_at(storage.address.cache), uuid)
 
 
 def reopen(url: str, uuid: str, complete: bool = True) -> StoredScan:
@@ -127,7 +142,7 @@ def reopen(url: str, uuid: str, complete: bool = True) -> StoredScan:
     StaleStoreError
         The place holds another store now.
     """
-    key = (url, uuid, complete)
+    key = _key(url, uuid, complete)
     with _lock:
         scan = _open.get(key)
         if scan is not None:
@@ -138,11 +153,19 @@ def reopen(url: str, uuid: str, complete: bool = True) -> StoredScan:
     scan = open_store(url, allow_incomplete=not complete)
     if scan.uuid != uuid:
         raise stale(url, uuid, scan.uuid)
+    _remember(scan)
+    return scan
+
+
+def _key(url: str, uuid: str, complete: bool) -> tuple[Any, ...]:
+    return (url, getattr(url, "cache", None), uuid, complete)
+
+
+def _remember(scan: StoredScan) -> None:
     with _lock:
-        _open[key] = scan
+        _open[_key(scan.url, scan.uuid, scan.head.complete)] = scan
         while len(_open) > _REOPENED:
             _open.popitem(last=False)
-    return scan
 
 
 def _scan(head: StoreHead) -> StoredScan:

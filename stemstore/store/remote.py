@@ -2,119 +2,186 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.errors import InputError, NotFoundError, OptionalDependencyError, StemStoreError
+from stemstore.errors import DestinationExistsError, NotFoundError, StemStoreError
+from stemstore.store.address import StoreUrl
 from stemstore.store.extents import batches, merge
-from stemstore.store.refusal import absent, cut_short, refused
+from stemstore.store.link import Link, answer, link_to
+from stemstore.store.refusal import absent, cut_short, taken, unanswered
+from stemstore.store.retry import ShortBodyError, causes, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from concurrent.futures import Future
 
     from stemstore._types import Array
     from stemstore.store.extents import Extent
+
+_AHEAD = 2
+"""Batches of requests under way while one is decoded: the server works meanwhile."""
+
+_EXPECTED = 5.0
+"""Seconds for which an answer that was asked for early counts as new."""
+
+_TAKEN = (409, 412)
+"""Statuses of a conditional write whose condition does not hold."""
 
 
 class RemoteStorage:
     """Objects at a URL that fsspec knows; writes of one object are whole or nothing there."""
 
     def __init__(self, url: str) -> None:
-        import fsspec.core
+        self.address = StoreUrl(url)
+        self.root: str = self.address
+        self._link: Link = link_to(self.address)
+        self._expected: dict[str, tuple[float, Future[bytes]]] = {}
 
-        self.root = url.rstrip("/")
-        try:
-            self.fs, path = fsspec.core.url_to_fs(self.root)
-        except ImportError as error:
-            msg = f"'{url}' needs a package that is not installed: {error}"
-            raise OptionalDependencyError(msg, url=url) from error
-        except ValueError as error:
-            msg = f"'{url}' cannot be reached: {error}; give a path or a URL that fsspec knows, such as s3://…"
-            raise InputError(msg, url=url) from error
-        self.path: str = path.rstrip("/")
-
-    def _path(self, key: str) -> str:
-        return f"{self.path}/{key}" if key else self.path
+    def expect(self, keys: Sequence[str]) -> None:
+        """Begin to read objects that `get` will be asked for next, in one round of requests."""
+        if self._link.fs.async_impl:
+            now = time.monotonic()
+            self._expected |= {key: (now, self._link.read(key, 0, None)) for key in keys}
 
     def get(self, key: str) -> bytes:
         """Read an object."""
+        sent, early = self._expected.pop(key, (0.0, None))
+        if early is None or time.monotonic() - sent > _EXPECTED:
+            early = self._link.read(key, 0, None)
         with self._asking(key):
-            return bytes(self.fs.cat_file(self._path(key)))
+            return bytes(answer(early))
 
     def open(self, key: str) -> IO[bytes]:
-        """Open an object for reading through fsspec."""
-        with self._asking(key):
-            return self.fs.open(self._path(key), "rb")
+        """Read an object and open it."""
+        return BytesIO(self.get(key))
 
     def exists(self) -> bool:
         """Whether anything is below the url."""
-        self.fs.invalidate_cache()
-        with self._asking(""):
-            return bool(self.fs.exists(self.path))
+        try:
+            self._about("")
+        except NotFoundError:
+            return False
+        return True
 
     def size(self, key: str) -> int | None:
         """Size of an object, None where there is none."""
-        self.fs.invalidate_cache()
-        path = self._path(key)
+        try:
+            found = self._about(key)
+        except NotFoundError:
+            return None
+        return int(found["size"]) if found.get("type") == "file" and found.get("size") is not None else None
+
+    def _about(self, key: str) -> dict[str, Any]:
+        self._link.fs.invalidate_cache()
         with self._asking(key):
-            return int(self.fs.size(path)) if self.fs.isfile(path) else None
+            found: dict[str, Any] = self._link.ask("info", self._link.at(key))
+            return found
 
     def put(self, key: str, parts: Sequence[Any]) -> int:
-        """Write an object in one request."""
+        """Write an object whole; the same bytes again where an answer was lost."""
         body = b"".join(bytes(part) for part in parts)
         with self._asking(key, "write"):
-            self.fs.pipe_file(self._path(key), body)
+            self._link.ask("pipe_file", self._link.at(key), body, n_bytes=len(body))
         return len(body)
+
+    def create(self, key: str, parts: Sequence[Any]) -> None:
+        """Write an object unless there is one, in one step where the server can (``If-None-Match: *``)."""
+        body = b"".join(bytes(part) for part in parts)
+        try:
+            with self._asking(key, "write"):
+                self._link.ask("pipe_file", self._link.at(key), body, n_bytes=len(body), mode="create")
+        except DestinationExistsError:
+            if not self._holds(key, body):
+                raise
+        except StemStoreError as error:
+            if not isinstance(error.__cause__, (NotImplementedError, TypeError)) and error.context.get("status") != 501:  # noqa: PLR2004 - not implemented
+                raise
+            if self.size(key) is not None:  # the server knows no conditions
+                where = f"{self.root}/{key}"
+                raise taken(where) from None
+            self.put(key, [body])
+
+    def _holds(self, key: str, body: bytes) -> bool:
+        """Whether an object was written by ourselves, in an attempt whose answer was lost."""
+        with suppress(StemStoreError):
+            return self.get(key) == body
+        return False
 
     def tails(self, keys: Sequence[str], length: int) -> list[bytes | None]:
         """Last bytes of several objects, in one round of concurrent requests."""
-        paths = [self._path(key) for key in keys]
-        with self._asking(", ".join(keys[:3])):
-            found = self.fs.cat_ranges(paths, [-length] * len(paths), [None] * len(paths), on_error="return")
-            return [self._tail(key, part) for key, part in zip(keys, found, strict=True)]
-
-    def _tail(self, key: str, part: Any) -> bytes | None:
-        if isinstance(part, FileNotFoundError):
-            return None
-        if isinstance(part, Exception):
-            raise refused(part, f"{self.root}/{key}", "read") from part
-        return bytes(part)
+        found: list[bytes | None] = []
+        asked = [self._link.read(key, -length, None) for key in keys]
+        try:
+            for key, future in zip(keys, asked, strict=True):
+                try:
+                    with self._asking(key):
+                        found.append(future.result())
+                except NotFoundError:
+                    found.append(None)
+        finally:
+            cancel(asked)
+        return found
 
     def fetch(self, extents: Sequence[Extent], scratch: Array) -> Generator[Array, None, None]:
-        """Merge neighbouring extents, ask for many at once, and give back each extent's part."""
+        """Ask for merged extents, many at once and some ahead of what is used, and give back each one's part."""
         del scratch  # fsspec hands out buffers of its own
-        for batch in batches(extents):
-            merged, home = merge(batch)
-            with self._asking(merged[0].key):
-                bodies = self.fs.cat_ranges(
-                    [self._path(one.key) for one in merged],
-                    [one.start for one in merged],
-                    [one.stop for one in merged],
-                    on_error="raise",
-                )
-            for extent, (number, offset) in zip(batch, home, strict=True):
-                part = np.frombuffer(bodies[number], np.uint8)[offset : offset + extent.length]
-                if len(part) != extent.length:
-                    where = f"{self.root}/{extent.key}"
-                    raise cut_short(where, extent.start, extent.length, len(part))
-                yield part
+        todo = batches(extents)
+        ahead: deque[Batch] = deque()
+        try:
+            for _ in range(_AHEAD):
+                ahead.extend(Batch(self._link, part) for part in [next(todo, None)] if part)
+            while ahead:
+                batch = ahead[0]
+                for number, extent in enumerate(batch.extents):
+                    with self._reading(batch, number):
+                        part = batch.part(number)
+                    if len(part) != extent.length:
+                        where = f"{self.root}/{extent.key}"
+                        raise cut_short(where, extent.start, extent.length, len(part))
+                    yield part
+                ahead.popleft()
+                ahead.extend(Batch(self._link, part) for part in [next(todo, None)] if part)
+        finally:
+            for batch in ahead:
+                cancel(batch.asked)
+
+    @contextmanager
+    def _reading(self, batch: Batch, number: int) -> Iterator[None]:
+        """Say of a short answer at which byte the object ends."""
+        extent, merged = batch.extents[number], batch.merged[batch.home[number][0]]
+        short: StemStoreError | None = None
+        try:
+            with self._asking(extent.key):
+                yield
+        except StemStoreError as error:
+            cause = error.__cause__
+            if not isinstance(cause, ShortBodyError) and status_of(cause or error) != 416:  # noqa: PLR2004 - no such range
+                raise
+            got = cause.got if isinstance(cause, ShortBodyError) else 0
+            short = cut_short(f"{self.root}/{merged.key}", merged.start, merged.length, got)
+        if short is not None:
+            raise short
 
     def keys(self, prefix: str) -> list[str]:
         """Keys of all objects below a prefix."""
-        self.fs.invalidate_cache()
+        self._link.fs.invalidate_cache()
         with self._asking(prefix):
-            found = self.fs.find(self._path(prefix))
-        strip = len(self._path("")) + 1
+            found = self._link.ask("find", self._link.at(prefix))
+        strip = len(self._link.path) + 1
         return sorted(path[strip:] for path in found)
 
     def children(self, prefix: str) -> list[str]:
         """Names directly below a prefix."""
-        self.fs.invalidate_cache()
+        self._link.fs.invalidate_cache()
         try:
             with self._asking(prefix):
-                found = self.fs.ls(self._path(prefix), detail=False)
+                found = self._link.ask("ls", self._link.at(prefix), detail=False)
         except NotFoundError:
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
@@ -126,7 +193,7 @@ class RemoteStorage:
         self.delete(target)
         with self._asking(target, "write"):
             for key in keys:
-                self.fs.cp_file(self._path(key), self._path(f"{target}{key.removeprefix(source)}"))
+                self._link.ask("cp_file", self._link.at(key), self._link.at(f"{target}{key.removeprefix(source)}"))
         self.delete(source)
 
     def sweep(self) -> None:
@@ -134,11 +201,11 @@ class RemoteStorage:
 
     def delete(self, prefix: str = "") -> None:
         """Remove all objects below a prefix."""
-        self.fs.invalidate_cache()
-        path = self._path(prefix)
-        with self._asking(prefix, "remove"):
-            if self.fs.exists(path):
-                self.fs.rm(path, recursive=True)
+        self._link.fs.invalidate_cache()
+        path = self._link.at(prefix)
+        with suppress(NotFoundError), self._asking(prefix, "remove"):
+            self._link.ask("info", path)
+            self._link.ask("rm", path, recursive=True)
 
     def stamp(self, key: str) -> object:
         """Give no mark: a look would cost a round trip at each read."""
@@ -147,13 +214,58 @@ class RemoteStorage:
 
     @contextmanager
     def _asking(self, key: str, verb: str = "read") -> Iterator[None]:
-        """Turn what a file system throws into our errors."""
-        where = f"{self.root}/{key}"
+        """Turn what a file system throws into our errors, without the secrets of the address."""
+        failure: StemStoreError | None = None
         try:
             yield
         except StemStoreError:
             raise
-        except FileNotFoundError as error:
-            raise absent(where) from error
-        except (OSError, NotImplementedError) as error:  # the latter from file systems that are read-only by nature
-            raise refused(error, where, verb) from error
+        except Exception as error:  # libraries of object stores have errors of any kind
+            failure = self._failure(error, key, verb)
+        if failure is not None:  # outside of the handler: there the first error, which may tell secrets, is its context
+            raise failure
+
+    def _failure(self, error: Exception, key: str, verb: str) -> StemStoreError:
+        where = f"{self.root}/{key}" if key else str(self.root)
+        text, status = str(error), status_of(error)
+        censored = self.address.censor(text)
+        if isinstance(error, FileNotFoundError) or status == 404:  # noqa: PLR2004 - not found
+            failure: StemStoreError = absent(where)
+        elif isinstance(error, FileExistsError) or (verb == "write" and status in _TAKEN):
+            failure = taken(where)
+        else:
+            failure = unanswered(error, where, verb, reason=censored, status=status, patience=self._link.patience)
+        known = [str(one) for one in causes(error)]
+        if all(self.address.censor(one) == one for one in known):
+            failure.__cause__ = error
+        return failure
+
+
+class Batch:
+    """Requests for some extents, sent at once.
+
+    Attributes
+    ----------
+    extents
+        What is wanted, in the order in which it is used.
+    merged, home
+        As of `merge`.
+    asked
+        One answer per merged extent.
+    """
+
+    def __init__(self, link: Link, extents: Sequence[Extent]) -> None:
+        self.extents = extents
+        self.merged, self.home = merge(extents)
+        self.asked = [link.read(one.key, one.start, one.stop) for one in self.merged]
+
+    def part(self, number: int) -> Array:
+        """Wait for an extent."""
+        at, offset = self.home[number]
+        return np.frombuffer(answer(self.asked[at]), np.uint8)[offset : offset + self.extents[number].length]
+
+
+def cancel(asked: Sequence[Future[Any]]) -> None:
+    """Give up requests that nobody waits for any more."""
+    for future in asked:
+        future.cancel()

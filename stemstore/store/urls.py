@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from stemstore.store.address import StoreUrl
 from stemstore.store.local import LocalStorage
 from stemstore.store.remote import RemoteStorage
 
@@ -31,11 +32,17 @@ class Storage(Protocol):
 
     root: str
 
+    def expect(self, keys: Sequence[str]) -> None:
+        """Prepare for `get` of small objects, where that saves time; those that are not there are no error."""
+
     def get(self, key: str) -> bytes:
         """Read a whole object; `NotFoundError` where there is none."""
 
     def put(self, key: str, parts: Sequence[Any]) -> int:
         """Write an object whole or not at all, durable on return; gives its size in bytes."""
+
+    def create(self, key: str, parts: Sequence[Any]) -> None:
+        """Write an object as `put` does; `DestinationExistsError` where there is one of other bytes."""
 
     def exists(self) -> bool:
         """Whether anything is there, a store or not."""
@@ -82,7 +89,9 @@ def local_path(url: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  # a name ~such, whose user is unknown, stays as it is
 
 
-def open_storage(url: str | os.PathLike[str]) -> Storage:
-    """Reach the objects below `url` without touching any of them."""
-    text = os.fspath(url)
-    return LocalStorage(local_path(text)) if is_local(text) else RemoteStorage(text)
+def open_storage(url: str | os.PathLike[str] | Storage) -> Storage:
+    """Reach the objects below `url` without touching any of them; a storage is given back as it is."""
+    if isinstance(url, (LocalStorage, RemoteStorage)):
+        return url
+    text = os.fspath(url)  # type: ignore[arg-type]  # no storage any more
+    return LocalStorage(local_path(text)) if is_local(text) else RemoteStorage(StoreUrl(text))

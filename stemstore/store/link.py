@@ -1,0 +1,218 @@
+"""The way to a server: a file system of fsspec with our limits; requests are sent again where that may help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from stemstore.config import concurrency
+from stemstore.errors import InputError, OptionalDependencyError
+from stemstore.store.retry import Patience, ShortBodyError, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stemstore.store.address import StoreUrl
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_BYTES = 64 * 2**20
+"""Size that a request is given time for where nobody knows it: half a shard."""
+
+_KEPT = 32
+"""Connections that a process keeps: each holds sockets and, for object stores, credentials."""
+
+_links: OrderedDict[tuple[Any, ...], Link] = OrderedDict()
+_lock = threading.Lock()
+
+
+class Link:
+    """Requests to the file system of one address; safe for threads.
+
+    Attributes
+    ----------
+    fs, path
+        Of fsspec.
+    query
+        What follows the path of a signed link.
+    """
+
+    def __init__(self, address: StoreUrl) -> None:
+        self.patience = Patience.configured()
+        self.concurrency = concurrency()
+        self.fs, path = _file_system(address, self.patience, self.concurrency)
+        path, mark, query = path.partition("?") if address.lower().startswith("http") else (path, "", "")
+        self.path: str = path.rstrip("/")
+        self.query = mark + query
+        self._gate: asyncio.Semaphore | None = None
+
+    def at(self, key: str) -> str:
+        """Path of an object."""
+        return f"{self.path}/{key}{self.query}" if key else f"{self.path}{self.query}"
+
+    def ask(self, method: str, *arguments: Any, n_bytes: int = 0, **options: Any) -> Any:
+        """Call a method of the file system, again where its failure may pass; the last error is raised as it came."""
+        return answer(self.send(method, *arguments, n_bytes=n_bytes, **options))
+
+    def read(self, key: str, start: int, stop: int | None) -> Future[bytes]:
+        """Ask for bytes of an object; a negative `start` counts from its end.
+
+        The bytes are as many as were asked for, or `ShortBodyError` is raised; more of them than were asked for are
+        no answer either and raise `OSError`.
+        """
+        n_bytes = UNKNOWN_BYTES if stop is None and start >= 0 else -start if stop is None else stop - start
+
+        def check(body: bytes) -> bytes:
+            body = bytes(body)
+            exact = stop is not None or start < 0
+            if exact and len(body) > n_bytes:
+                msg = (
+                    f"the server answers a request for {n_bytes} bytes with {len(body)}: it does not serve byte ranges"
+                )
+                raise NotImplementedError(msg)
+            if stop is not None and len(body) < n_bytes:
+                raise ShortBodyError(len(body))
+            return body
+
+        return self.send("cat_file", self.at(key), n_bytes=n_bytes, check=check, start=start, end=stop)
+
+    def read_many(self, wanted: Sequence[tuple[str, int, int | None]]) -> list[Future[bytes]]:
+        """Ask for several runs of bytes at once."""
+        return [self.read(*one) for one in wanted]
+
+    def send(
+        self, method: str, *arguments: Any, n_bytes: int = 0, check: Callable[[Any], Any] | None = None, **options: Any
+    ) -> Future[Any]:
+        """Begin a call; file systems that cannot do several at a time finish it at once."""
+        if not self.fs.async_impl:
+            return self._now(method, arguments, options, check)
+        call = self._patiently(f"_{method}", arguments, options, check, n_bytes)
+        return asyncio.run_coroutine_threadsafe(call, self.fs.loop)
+
+    async def _patiently(
+        self, method: str, arguments: Any, options: Any, check: Callable[[Any], Any] | None, n_bytes: int
+    ) -> Any:
+        attempt = 0
+        if self._gate is None:
+            self._gate = asyncio.Semaphore(self.concurrency)
+        while True:
+            attempt += 1
+            try:
+                async with self._gate:
+                    call = getattr(self.fs, method)(*arguments, **options)
+                    found = await asyncio.wait_for(call, self.patience.limit(n_bytes))
+                return found if check is None else check(found)
+            except Exception as error:
+                pause = self._pause(attempt, error)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+
+    def _now(self, method: str, arguments: Any, options: Any, check: Callable[[Any], Any] | None) -> Future[Any]:
+        done: Future[Any] = Future()
+        attempt = 0
+        while not done.done():
+            attempt += 1
+            try:
+                found = getattr(self.fs, method)(*arguments, **options)
+                done.set_result(found if check is None else check(found))
+            except Exception as error:
+                pause = self._pause(attempt, error)
+                if pause is None:
+                    done.set_exception(error)
+                else:
+                    time.sleep(pause)
+        return done
+
+    def _pause(self, attempt: int, error: Exception) -> float | None:
+        pause = self.patience.pause(attempt, error)
+        if pause is not None:  # neither the text of the error nor the address, which may hold secrets
+            log.info("%s (status %s), trying again in %.1f s", type(error).__name__, status_of(error), pause)
+        return pause
+
+
+def answer(future: Future[Any]) -> Any:
+    """Wait for a call; an interrupted wait ends the call as well."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def link_to(address: StoreUrl) -> Link:
+    """Give the way to an address, shared by all who use the same one: connections stay open.
+
+    Raises
+    ------
+    InputError
+        fsspec does not know such URLs, or refuses the options.
+    OptionalDependencyError
+        The package for them is not installed.
+    """
+    settings = (request_settings(), os.getpid())
+    key = (address.full, repr(sorted(address.options.items())), *settings)
+    with _lock:
+        found = _links.get(key)
+        if found is not None:
+            _links.move_to_end(key)
+            return found
+    made = Link(address)
+    if not made.fs.async_impl:
+        return made  # such file systems need not be safe for threads
+    with _lock:
+        made = _links.setdefault(key, made)
+        while len(_links) > _KEPT:
+            _links.popitem(last=False)
+    return made
+
+
+def request_settings() -> tuple[Any, ...]:
+    """Give the settings that a link is made with."""
+    return Patience.configured(), concurrency()
+
+
+def _file_system(address: StoreUrl, patience: Patience, n_requests: int) -> tuple[Any, str]:
+    import fsspec.core
+
+    protocol = address.partition("://")[0].lower()  # with "::" in it for a chain, whose options are the user's affair
+    try:
+        options = _limits(protocol, dict(address.options), patience, n_requests)
+        fs, path = fsspec.core.url_to_fs(address.full, **options)
+    except ImportError as error:
+        msg = f"'{address}' needs a package that is not installed: {error}"
+        raise OptionalDependencyError(msg, url=str(address)) from error
+    except (ValueError, TypeError) as error:
+        reason = address.censor(str(error))
+        msg = f"'{address}' cannot be reached: {reason}; give a path or a URL that fsspec knows, such as s3://…"
+        raise InputError(msg, url=str(address)) from None
+    if protocol in ("s3", "s3a"):
+        fs.retries = 1  # ours are enough; both multiply
+    return fs, path
+
+
+def _limits(protocol: str, options: dict[str, Any], patience: Patience, n_requests: int) -> dict[str, Any]:
+    """Complete storage options by timeouts and connections, where the user said nothing of them."""
+    if protocol in ("s3", "s3a"):
+        config = {
+            "connect_timeout": patience.timeout,
+            "read_timeout": patience.timeout,
+            "max_pool_connections": n_requests,
+            "retries": {"total_max_attempts": 1},
+        }
+        options["config_kwargs"] = {**config, **options.get("config_kwargs", {})}
+        options.setdefault("use_listings_cache", False)
+    elif protocol in ("http", "https"):
+        from aiohttp import ClientTimeout
+
+        wait = ClientTimeout(total=None, sock_connect=patience.timeout, sock_read=patience.timeout)
+        options["client_kwargs"] = {"timeout": wait, **options.get("client_kwargs", {})}
+        # byte ranges of a compressed answer would not be those of the object
+        options["headers"] = {"Accept-Encoding": "identity", **options.get("headers", {})}
+    return options
