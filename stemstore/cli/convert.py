@@ -181,11 +181,10 @@ def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, A
 
 def _refuse_taken(destination: str, *, overwrite: bool) -> None:
     """Find out at once, and not after the sampling of frames, that the destination is taken."""
-    from stemstore.store.destination import make_room
-    from stemstore.store.urls import is_local, open_storage
+    from stemstore.store.destination import check_free
+    from stemstore.store.urls import open_storage
 
-    if not overwrite or is_local(destination):  # for remote ones it would clear the place already
-        make_room(open_storage(destination), overwrite=overwrite)
+    check_free(open_storage(destination), overwrite=overwrite)
 
 
 def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:

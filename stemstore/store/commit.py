@@ -42,6 +42,11 @@ def write_commit(
         Content of the root ``zarr.json``.
     sizes, checksums
         Bytes and CRC-32 of every shard by key.
+
+    Raises
+    ------
+    DestinationExistsError
+        Somebody else has finished a store there meanwhile.
     """
     commit = CommitDocument(
         uuid=uuid,
@@ -51,7 +56,7 @@ def write_commit(
         shards_digest=shards_digest(checksums),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    storage.put(COMMIT, [json.dumps(dump_document(commit), indent=2).encode()])
+    storage.create(COMMIT, [json.dumps(dump_document(commit), indent=2).encode()])
     return commit
 
 

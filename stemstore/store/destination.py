@@ -6,16 +6,27 @@ import glob
 from pathlib import Path
 
 from stemstore.errors import DestinationExistsError, InputError, NotFoundError, StemStoreError
-from stemstore.store.journal import PLAN
+from stemstore.store.commit import COMMIT, read_commit
+from stemstore.store.journal import JOURNAL, PLAN, read_plan
 from stemstore.store.metadata import ATTRIBUTE, read_root
 from stemstore.store.urls import Storage, is_local, local_path
 
 
-def make_room(target: Storage, *, overwrite: bool) -> None:
-    """Refuse a destination that is taken, and clear a remote one that is to be replaced; errors as `check_free`."""
-    if check_free(target, overwrite=overwrite) or is_local(target.root):
-        return  # a local store is replaced at the very end
-    target.delete("")
+def clear(storage: Storage) -> None:
+    """Remove a store from a server, but for the journal; its commit object goes first, so that it opens no more."""
+    storage.delete(COMMIT)
+    for name in storage.children(""):
+        if name != JOURNAL:
+            storage.delete(name)
+
+
+def drop_old_journal(storage: Storage) -> None:
+    """Remove the journal of a finished store, which a conversion that was killed at its very end left."""
+    commit = read_commit(storage)
+    if commit is None or storage.size(PLAN) is None:
+        return
+    if read_plan(storage)[0].uuid == commit.uuid:
+        storage.delete(JOURNAL)
 
 
 def check_free(target: Storage, *, overwrite: bool) -> bool:
@@ -33,6 +44,12 @@ def check_free(target: Storage, *, overwrite: bool) -> bool:
     """
     if not target.exists():
         return True
+    if not is_local(target.root) and target.size(PLAN) is not None and target.size(COMMIT) is None:
+        msg = (
+            f"a conversion to '{target.root}' is under way or was interrupted; resume it with StoreWriter.attach, "
+            "remove what it wrote with StoreWriter.attach(…).abort(), or choose another name"
+        )
+        raise DestinationExistsError(msg, url=target.root)
     if not overwrite:
         msg = f"'{target.root}' exists; choose another name or pass overwrite=True"
         raise DestinationExistsError(msg, url=target.root)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import uuid as uuids
 from typing import TYPE_CHECKING, Any
 
-from stemstore.errors import ConversionIncompleteError, DestinationExistsError
-from stemstore.store.commit import COMMIT, write_commit
+from stemstore.errors import ConversionIncompleteError, DestinationExistsError, StorageError
+from stemstore.store.commit import COMMIT, read_commit, write_commit
 from stemstore.store.event_columns import column_infos
 from stemstore.store.journal import JOURNAL, VALID_FRAME, entered, holds
 from stemstore.store.layout import CountedLayout, Layout
 from stemstore.store.local import sync_folder
 from stemstore.store.maps import map_info, write_map
 from stemstore.store.metadata import N_SLOTS, ROOT, VALID, ArrayInfo, gap_info, intensity_info, metadata_objects
-from stemstore.store.refusal import refused
+from stemstore.store.refusal import refused, taken
 from stemstore.store.summary import Assembled, assemble, summary_maps, write_binned
 from stemstore.store.urls import is_local, local_path, open_storage
 from stemstore_schemas import FrameCounts
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from stemstore._types import Array
     from stemstore.store.urls import Storage
     from stemstore_schemas import ScanDocument
+
+log = logging.getLogger(__name__)
 
 _LISTED = 20
 """Missing partitions that a message names one by one."""
@@ -42,9 +45,15 @@ def finish(
     ------
     ConversionIncompleteError
         Partitions are missing.
+    DestinationExistsError
+        Another store was finished in this place.
     """
-    if storage.size(COMMIT) is not None:
+    commit = read_commit(storage)
+    if commit is not None and commit.uuid == document.uuid:
         return  # killed between commit and rename
+    if commit is not None:
+        where = f"{storage.root}/{COMMIT}"
+        raise taken(where)
     check_all(storage, document.uuid, layout)
     storage.sweep()
     whole = assemble(storage, layout)
@@ -122,7 +131,12 @@ def publish(working: str, url: str, *, overwrite: bool) -> None:
                 shutil.rmtree(old)
         except OSError as error:
             raise refused(error, target, "rename") from error
-    open_storage(url).delete(JOURNAL)
+    try:
+        open_storage(url).delete(JOURNAL)
+    except StorageError as error:
+        if is_local(url):
+            raise
+        log.warning("'%s' is finished, but its journal could not be removed: %s", url, error)
 
 
 def coordinates(document: ScanDocument) -> list[tuple[ArrayInfo, Array]]:

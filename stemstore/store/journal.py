@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from stemstore.errors import CorruptDataError, InputError
+from stemstore.errors import (
+    ConversionIncompleteError,
+    CorruptDataError,
+    DestinationExistsError,
+    InputError,
+    NotFoundError,
+)
 from stemstore.selection import flatten
 from stemstore.store.codecs import object_checksum
 from stemstore.store.layout import CountedLayout, Layout, dump_layout, load_layout
@@ -109,14 +115,47 @@ class JournalView:
 
 
 def write_plan(storage: Storage, document: ScanDocument, layout: Layout, url: str, *, overwrite: bool) -> None:
-    """Write down what the conversion is about, so that other processes can take part and resume."""
+    """Write down what the conversion is about, so that other processes can take part and resume.
+
+    The plan is also what claims a place: there is one, or the place is free.
+
+    Raises
+    ------
+    DestinationExistsError
+        Another conversion to this place is under way, or was interrupted.
+    """
     plan = {
         "document": dump_document(document),
         "layout": dump_layout(layout),
         "url": url,
         "overwrite": overwrite,
     }
-    storage.put(PLAN, [json.dumps(plan).encode()])
+    try:
+        storage.create(PLAN, [json.dumps(plan).encode()])
+    except DestinationExistsError as error:
+        msg = (
+            f"a conversion to '{storage.root}' is under way or was interrupted; resume it with StoreWriter.attach, "
+            "remove what it wrote with StoreWriter.attach(…).abort(), or choose another name"
+        )
+        raise DestinationExistsError(msg, url=storage.root) from error
+
+
+def check_ours(storage: Storage, uuid: str) -> None:
+    """Make sure that the place still belongs to a conversion.
+
+    Raises
+    ------
+    ConversionIncompleteError
+        It was aborted, or another conversion has the place.
+    """
+    try:
+        found: str | None = read_plan(storage)[0].uuid
+    except NotFoundError:
+        found = None
+    if found != uuid:
+        now = f"belongs to the conversion of scan {found}" if found else "belongs to none"
+        msg = f"'{storage.root}' {now}, but this is the one of scan {uuid}; convert to another place"
+        raise ConversionIncompleteError(msg, url=storage.root, expected=uuid, found=found)
 
 
 def read_plan(storage: Storage) -> tuple[ScanDocument, Layout, str, bool]:

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.errors import DestinationExistsError, InputError
+from stemstore.errors import CorruptDataError, DestinationExistsError, InputError, NotFoundError, UnknownFormatError
 from stemstore.store.codecs import object_checksum
-from stemstore.store.destination import make_room, only_part
+from stemstore.store.commit import COMMIT, read_commit
+from stemstore.store.destination import check_free, clear, drop_old_journal, only_part
 from stemstore.store.event_columns import check_columns
 from stemstore.store.finalise import finish, publish
 from stemstore.store.journal import (
+    JOURNAL,
     PLAN,
     Entry,
     PartitionRecords,
+    check_ours,
     entered,
     holds,
     read_plan,
@@ -29,7 +32,7 @@ from stemstore.store.journal import (
     write_plan,
 )
 from stemstore.store.layout import CountedLayout, DenseLayout, Layout
-from stemstore.store.metadata import COLUMNS, GAP, INTENSITY, ROOT, metadata_objects
+from stemstore.store.metadata import COLUMNS, GAP, INTENSITY, ROOT, metadata_objects, parse_document, read_root
 from stemstore.store.shards import encode_shard
 from stemstore.store.slots import ESCAPE, check_blocks, encode_slots, max_multiplicity
 from stemstore.store.summary import chunk_bytes
@@ -92,7 +95,8 @@ class StoreWriter:
         Raises
         ------
         DestinationExistsError
-            There is something under `url`, and overwriting was not asked for or it is not a store.
+            There is something under `url`, and overwriting was not asked for or it is not a store; or another
+            conversion to this place is under way.
         InputError
             Document and layout describe different scans.
         StorageError
@@ -100,20 +104,22 @@ class StoreWriter:
         """
         document = match(document, layout)
         target = open_storage(url)
+        free = check_free(target, overwrite=overwrite)
         working = f"{target.root}.part-{document.uuid}" if is_local(target.root) else target.root
-        make_room(target, overwrite=overwrite)
         storage = open_storage(working)
-        if storage.keys(""):
-            msg = f"'{working}' exists: a conversion of this uuid is under way; wait for it or remove the folder"
-            raise DestinationExistsError(msg, url=working)
+        if not free and not is_local(working):
+            drop_old_journal(storage)
+        writer = cls(target.root, working, document, layout, overwrite)
         try:
             write_plan(storage, document, layout, target.root, overwrite=overwrite)
-            storage.put(ROOT, [metadata_objects(document, [])[ROOT]])
+            writer._begin()
+        except DestinationExistsError:
+            raise  # nothing there is ours
         except BaseException:
             with suppress(Exception):  # the first error is the one to report
-                storage.delete()
+                writer.abort()
             raise
-        return cls(target.root, working, document, layout, overwrite)
+        return writer
 
     @classmethod
     def attach(cls, url: str | os.PathLike[str]) -> StoreWriter:
@@ -135,7 +141,10 @@ class StoreWriter:
         if storage.size(PLAN) is None:
             storage = open_storage(only_part(storage.root))
         document, layout, final, overwrite = read_plan(storage)
-        return cls(final, storage.root, document, layout, overwrite)
+        writer = cls(final if is_local(final) else storage.root, storage.root, document, layout, overwrite)
+        if not is_local(storage.root):
+            writer._begin()
+        return writer
 
     @property
     def uuid(self) -> str:
@@ -190,7 +199,7 @@ class StoreWriter:
         records = records or PartitionRecords()
         records.check(int(np.prod(shape[:-2])), shape[-2:])
         key = "/".join([INTENSITY, "c", *map(str, layout.place(index))])
-        storage = open_storage(self.working)
+        storage = self._ours()
         sizes, checksums = _put_shard(storage, key, encode_shard(chunk_bytes(frames.reshape(shape), layout)))
         write_entry(storage, Entry(index, self.uuid, sizes, checksums), records)
 
@@ -233,7 +242,7 @@ class StoreWriter:
         records.check(stop - start, layout.frame_shape)
         width = layout.slots_per_chunk
         n_chunks = max(max(1, -(-len(gap) // width)) for gap, _ in blocks)
-        storage = open_storage(self.working)
+        storage = self._ours()
         sizes: dict[str, int] = {}
         checksums: dict[str, int] = {}
         arrays = {GAP: [gap for gap, _ in blocks]}
@@ -291,13 +300,49 @@ class StoreWriter:
             msg = f"the final document has uuid {final.uuid}, expected {self.uuid}; change a copy of the first one"
             raise InputError(msg, found=final.uuid, expected=self.uuid)
         storage = open_storage(self.working)
+        if not is_local(self.working) and storage.size(COMMIT) is None:
+            check_ours(storage, self.uuid)
         finish(storage, final, self.layout, attributes=dict(attributes or {}), arrays=dict(arrays or {}))
         publish(self.working, self.url, overwrite=self.overwrite)
         return self.url
 
     def abort(self) -> None:
-        """Remove everything that was written; a store under the url, if any, stays."""
-        open_storage(self.working).delete()
+        """Remove everything that was written; a store under the url, if any, stays.
+
+        On a server the plan goes last: what a failing server keeps of the others is still told to be unfinished.
+
+        Raises
+        ------
+        ConversionIncompleteError
+            The place belongs to another conversion now.
+        """
+        storage = open_storage(self.working)
+        if not is_local(self.working):
+            if storage.size(PLAN) is not None:
+                check_ours(storage, self.uuid)
+            commit = read_commit(storage)
+            if commit is not None and commit.uuid != self.uuid:
+                storage.delete(JOURNAL)  # what is there was finished by another conversion
+                return
+            clear(storage)
+        storage.delete()
+
+    def _begin(self) -> None:
+        """Write the document of the new store; until it is there, a place on a server may hold an old one."""
+        storage = open_storage(self.working)
+        if not is_local(self.working):
+            with suppress(NotFoundError, UnknownFormatError, CorruptDataError):
+                if parse_document(read_root(storage), self.url).uuid == self.uuid:
+                    return
+            clear(storage)
+        storage.put(ROOT, [metadata_objects(self.document, [])[ROOT]])
+
+    def _ours(self) -> Storage:
+        """Reach what was written; a place on a server may have passed to another conversion meanwhile."""
+        storage = open_storage(self.working)
+        if not is_local(self.working):
+            check_ours(storage, self.uuid)
+        return storage
 
 
 def match(document: ScanDocument, layout: Layout) -> ScanDocument:
