@@ -74,7 +74,7 @@ def _message(error: BaseException, *, detailed: bool) -> str:
     if isinstance(error, StemStoreError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     if exit_code(error) == BUDGET:
         return f"out of memory or disk space: {str(error) or type(error).__name__}; free some and run it again"
     more = "" if detailed else "; run 'stemstore -vv …' for the traceback"

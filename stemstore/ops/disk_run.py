@@ -87,7 +87,7 @@ def find_in_store(
     except KeyboardInterrupt as interrupt:
         msg = (
             f"interrupted after {len(parts.counts())} of {len(pieces.places)} pieces, which lie in "
-            f"'{url}/{parts.place}'; call find_disks again with resume=True to go on"
+            f"'{url}/{parts.place}'; with resume=True (--resume) a run goes on from there"
         )
         raise DisksInterrupted(msg, None) from interrupt
     disks = _dataset(detection, pieces, parts, lazy=True).assign_attrs({DIGEST: digest_of(plan)})
