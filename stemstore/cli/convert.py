@@ -52,6 +52,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     gain: counting.Gain = None,
     row_dark: counting.RowDarkBy = counting.RowDark.none,
     bad_pixels: counting.BadPixels = None,
+    mask: counting.Mask = None,
     event_columns: counting.EventColumns = None,
     beam_energy: options.BeamEnergy = None,
     semi_convergence_angle: options.Convergence = None,
@@ -100,6 +101,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
         "gain": gain,
         "row_dark": row_dark.value,
         "bad_pixels": bad_pixels,
+        "mask": mask,
         "event_columns": () if event_columns is None else tuple(name.strip() for name in event_columns.split(",")),
     }
     job: dict[str, Any] = {

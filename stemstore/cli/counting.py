@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from stemstore.cli.options import parse_numbers, setting
 from stemstore.errors import InputError
 
-COUNTING = "Counting"
+COUNTING, CORRECTIONS = "Counting", "Corrections of the detector"
+IMAGE = "file of an image or frames, store, or 'detector' for the source's own"
 
 
 class Rule(StrEnum):
@@ -58,12 +59,14 @@ FalseEvents = Annotated[
     float | None,
     setting("--false-events-per-frame", "Most events of noise alone, in place of --background-sigma.", COUNTING),
 ]
-Dark = Annotated[str | None, setting("--dark", "Dark reference: .npy file, or store.", COUNTING, "PATH")]
-Gain = Annotated[str | None, setting("--gain", "Gain reference, multiplied: .npy file, or store.", COUNTING, "PATH")]
+Dark = Annotated[str | None, setting("--dark", f"Dark reference, subtracted: {IMAGE}.", CORRECTIONS, "PATH")]
+Gain = Annotated[str | None, setting("--gain", f"Gain reference, multiplied: {IMAGE}.", CORRECTIONS, "PATH")]
 RowDarkBy = Annotated[RowDark, setting("--row-dark", "Bring half rows of a frame to the pedestal.", COUNTING)]
 BadPixels = Annotated[
-    str | None, setting("--bad-pixels", "Pixels to leave out, true or above 0: .npy file, or store.", COUNTING, "PATH")
+    str | None,
+    setting("--bad-pixels", f"True at pixels to replace, or not to count: {IMAGE}.", CORRECTIONS, "PATH"),
 ]
+Mask = Annotated[str | None, setting("--mask", f"False at pixels to leave out: {IMAGE}.", CORRECTIONS, "PATH")]
 
 EventColumns = Annotated[
     str | None,

@@ -13,7 +13,7 @@ from stemstore.kernels.counting_corrections import RowDark, correct
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array
-    from stemstore.conversion.references import Reference
+    from stemstore.scan.references import Reference
 
 ROW_DARKS = ("none", "mean", "median")
 EXACT_BYTES = 2  # integers of up to 16 bits are exact in 32-bit floats; wider ones are corrected in 64 bits

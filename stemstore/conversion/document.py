@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore._version import __version__
+from stemstore.conversion.images import names_handed_on
 from stemstore.conversion.plan import CountedPlan, DensePlan
 from stemstore.conversion.settings import describe_counting
 from stemstore.conversion.stored import earlier_history
@@ -61,7 +62,9 @@ def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters
         profile="dense" if encoding is None else "counted",
         axes=complete_axes(known.axes, (*source.scan_shape, *source.frame_shape), acquisition, calibration),
         acquisition=acquisition,
-        detector=known.detector.model_copy(update={"shape": source.frame_shape}),
+        detector=known.detector.model_copy(
+            update={"shape": source.frame_shape} | {name: name for name in names_handed_on(plan)}
+        ),
         counting=counting,
         encoding=encoding,
         frames=count_frames_by_state(source),

@@ -18,6 +18,8 @@ from stemstore.memory import fitting_workers
 from stemstore.sources.contract import Events, EventSource, FrameSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stemstore._types import Array
     from stemstore.conversion.settings import CountOptions
     from stemstore.store.layout import CountedLayout, DenseLayout
@@ -123,16 +125,17 @@ def make_plan(
         _refuse_unused(counting, "frames are stored as they are; pass count=True to count electrons")
         return _dense(source, profile, workers, budget)
     if isinstance(source, EventSource):
-        _refuse_unused(counting, "the source is counted already; leave it out")
+        _refuse_unused(counting, "the source is counted already; leave it out", counting.pixels)
         return _counted(source, columns_of_store(source) or source, profile, workers, budget)
     return _counted(source, counting.counter(source), profile, workers, budget)
 
 
-def _refuse_unused(counting: CountOptions, why: str) -> None:
+def _refuse_unused(counting: CountOptions, why: str, more: Iterable[str] = ()) -> None:
     """Refuse thresholds where nothing is counted; settings with a default may come from anywhere and lie idle."""
-    if counting.given:
-        msg = f"{', '.join(counting.given)} cannot be used: {why}"
-        raise InputError(msg, found=counting.given)
+    given = [*counting.given, *more]
+    if given:
+        msg = f"{', '.join(given)} cannot be used: {why}"
+        raise InputError(msg, found=given)
 
 
 def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> DensePlan:

@@ -9,30 +9,34 @@ import os
 import time
 import warnings
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
 from stemstore.conversion.document import Oddities, describe, with_findings
+from stemstore.conversion.images import applied, handed_on
 from stemstore.conversion.measures import check_columns
 from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
-from stemstore.conversion.settings import CountOptions, reference_arrays
+from stemstore.conversion.settings import CountOptions
 from stemstore.conversion.stored import Carried, earlier_counting
 from stemstore.conversion.write import write_events, write_frames
 from stemstore.errors import DestinationExistsError, InputError, ScanWarning
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.calibration import Calibration
+from stemstore.scan.corrected import Asked, CorrectedFrames
 from stemstore.scan.stored import as_frames, check_apart, open_source_or_store
 from stemstore.sources.contract import EventSource
+from stemstore.sources.references import references_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stemstore.conversion.count import Rule
     from stemstore.conversion.measures import EventColumn
     from stemstore.conversion.regions import Division
     from stemstore.kernels.counting_corrections import RowDark
+    from stemstore.sources.contract import FrameSource
     from stemstore_schemas import ScanDocument
 
 log = logging.getLogger(__name__)
@@ -98,12 +102,14 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     gain: Any = None,
     row_dark: RowDark = "none",
     bad_pixels: Any = None,
+    mask: Any = None,
     event_columns: EventColumn | Sequence[EventColumn] = (),
     profile: Profile = "fast",
     overwrite: bool = False,
     workers: int | None = None,
     max_memory: str | int | None = None,
     progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> ConversionReport:
     """Convert raw detector data, or a store, to a new store.
@@ -135,12 +141,17 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     false_events_per_frame
         In place of `background_sigma`: the most events per frame that noise alone may make.
     dark, gain : shape (ky, kx)
-        Subtracted, and multiplied afterwards: an array, a ``.npy`` file, or a store, of which the saved calibration is
-        taken, or as dark the mean frame. Pixels without a finite dark or a positive gain are dead.
+        Subtracted, and multiplied afterwards: an array; a ``.npy`` file, any file that a reader opens or a store, of
+        which the mean frame (of a store its saved calibration) is taken; or ``"detector"``, the image that the source
+        carries. Frames that are stored must not be NaN by them and become float32 (float64 for wide pixels); where
+        electrons are counted, pixels without a finite dark or a positive gain are dead.
     row_dark
         Bring each half row of a frame to the pedestal of the scan by its ``"mean"`` or ``"median"``.
     bad_pixels : shape (ky, kx)
-        True at pixels that are no events and no neighbours; given like `dark`.
+        True at pixels that are no events and no neighbours where electrons are counted, and that are replaced by the
+        mean of their good neighbours where frames are stored; given like `dark`.
+    mask : shape (ky, kx)
+        False at pixels that are no events and no neighbours, and that are stored as zero; given like `dark`.
     event_columns
         What else is stored of every electron, for `stemstore.event_columns`: ``"energy"`` (charge of its 3 x 3
         pixels above the pedestal) and ``"position"`` (their centroid).
@@ -153,6 +164,9 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
         result does not depend on them.
     progress
         Receives the advance.
+    storage_options
+        How source and destination are reached where they are URLs, as in `stemstore.open`; where they differ, give
+        addresses made by `stemstore.remote`.
     **options
         Calibration (as in `stemstore.open`) and options of the reader (``scan_shape``, ``version`` …).
 
@@ -185,11 +199,16 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     frames (20 MiB) per thread and one block of events. The destination appears under its name only when it is finished.
     """
     started = time.perf_counter()
+    if storage_options is not None:
+        from stemstore.store.address import reach_urls
+
+        source, destination = reach_urls(source, destination, storage_options=storage_options)
     check_apart(source, destination)
     counting = CountOptions(
         rule, background_threshold, xray_threshold, background_sigma, xray_sigma,
         threshold=threshold, false_events_per_frame=false_events_per_frame,
-        dark=dark, gain=gain, row_dark=row_dark, bad_pixels=bad_pixels, event_columns=check_columns(event_columns),
+        dark=dark, gain=gain, row_dark=row_dark, bad_pixels=bad_pixels, mask=mask,
+        event_columns=check_columns(event_columns),
     )  # fmt: skip
     job = prepare(
         source, reader=reader, count=count, counting=counting, profile=profile,
@@ -245,9 +264,13 @@ def prepare(
     opened = open_source_or_store(source, reader, **reader_options)
     if count is False and isinstance(opened, EventSource):
         opened = as_frames(opened)
+    counted = isinstance(opened, EventSource) if count is None else count
+    asked = None if counted else Asked.of(counting.pixels, opened.frame_shape, references_of(opened))
+    if asked is not None:
+        opened = cast("FrameSource", CorrectedFrames(cast("FrameSource", opened), asked))
     plan = make_plan(
         opened,
-        counted=isinstance(opened, EventSource) if count is None else count,
+        counted=counted,
         counting=counting,
         profile=profile,
         workers=_positive(workers) if workers is not None else n_workers(),
@@ -258,6 +281,7 @@ def prepare(
         "count": count,
         "profile": profile,
         **counting.parameters(),
+        **({} if asked is None else {"corrections": asked.described}),
         **earlier_counting(opened),
     }
     document = describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()})
@@ -277,7 +301,6 @@ def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) ->
     from stemstore.store.writer import StoreWriter
 
     plan, document = job.plan, job.document
-    arrays: dict[str, Any] = {}
     writer = StoreWriter.init(destination, document, plan.layout, overwrite=overwrite)
     try:
         progress.start("writing frames" if isinstance(plan, DensePlan) else "writing events", plan.layout.n_partitions)
@@ -285,7 +308,7 @@ def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) ->
             write_frames(plan, writer, progress)
         else:
             document = with_findings(document, plan.counter, write_events(plan, writer, progress), job.odd)
-            arrays = {} if plan.counter is None else reference_arrays(plan.counter)
+        arrays = handed_on(plan) | applied(plan)
         writer.finalise(document, attributes=plan.summary_attributes(), arrays=arrays)
     except DestinationExistsError:
         raise  # the store is finished and only lacks its name; the message tells where it is

@@ -13,19 +13,21 @@ from stemstore.conversion.count import Counter, Rule
 from stemstore.conversion.estimate import BACKGROUND_SIGMA, XRAY_SIGMA, Wanted, estimate
 from stemstore.conversion.measures import Measures, check_columns, with_pedestals
 from stemstore.conversion.noise import find_peak
-from stemstore.conversion.references import load_reference
 from stemstore.conversion.regions import Region, regions_of
 from stemstore.conversion.sampling import histograms
 from stemstore.errors import InputError
+from stemstore.scan.references import NAMES, load_reference, without_mask
+from stemstore.sources.references import references_of
 
 if TYPE_CHECKING:
-    from stemstore._types import Array
     from stemstore.conversion.regions import Division
     from stemstore.kernels.counting_corrections import RowDark
     from stemstore.sources.contract import FrameSource
     from stemstore_schemas import CountingDescription
 
 IMAGES = ("dark", "gain", "bad_pixels")
+"""Images that are applied before electrons are looked for; pixels outside a mask are bad ones then."""
+
 PREFIX = "counting_"  # of their arrays in the store: they are for the frames and not for the events that are stored
 
 
@@ -45,6 +47,7 @@ class CountOptions:
     row_dark: RowDark = "none"
     bad_pixels: Any = None
     event_columns: tuple[str, ...] = ()
+    mask: Any = None
 
     def __post_init__(self) -> None:
         for name in ("background_threshold", "xray_threshold"):
@@ -65,14 +68,19 @@ class CountOptions:
     @property
     def given(self) -> list[str]:
         """Names of what was given and has a meaning only where something is counted."""
-        names = ("background_threshold", "xray_threshold", "threshold", "false_events_per_frame", *IMAGES)
+        names = ("background_threshold", "xray_threshold", "threshold", "false_events_per_frame")
         given = [name for name in names if getattr(self, name) is not None]
         return [*given, "event_columns"] if self.event_columns else given
+
+    @property
+    def pixels(self) -> dict[str, Any]:
+        """What was given that corrects pixels, whether they are counted or stored."""
+        return {name: getattr(self, name) for name in NAMES if getattr(self, name) is not None}
 
     def parameters(self) -> dict[str, Any]:
         """Write the options as JSON values; arrays are told by their shape, their digests are in the store."""
         return {
-            name: f"array of shape {np.shape(value)}" if name in IMAGES and not _is_text(value) else _plain(value)
+            name: f"array of shape {np.shape(value)}" if name in NAMES and not _is_text(value) else _plain(value)
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
         }
 
@@ -87,7 +95,11 @@ class CountOptions:
             Thresholds cannot be estimated, or a file is damaged.
         """
         shape, dtype = source.frame_shape, np.dtype(source.dtype)
-        dark, gain, bad = (load_reference(getattr(self, name), name, shape) for name in IMAGES)
+        carried = references_of(source)
+        dark, gain, bad, mask = (
+            load_reference(getattr(self, name), name, shape, carried) for name in ("dark", "gain", "bad_pixels", "mask")
+        )
+        bad = bad if mask is None else without_mask(bad, mask)
         done = Corrections(shape, dtype, dark, gain, bad, self.row_dark)
         if self.row_dark != "none":
             whole = Region("detector", (0, shape[0]), (0, shape[1]))
@@ -124,16 +136,6 @@ def describe_counting(counter: Counter) -> CountingDescription:
         if image is not None:
             update[name] = CountingReference(array=PREFIX + name, digest=image.digest, origin=image.origin)
     return counter.thresholds.describe(counter.rule).model_copy(update=update)
-
-
-def reference_arrays(counter: Counter) -> dict[str, tuple[tuple[str, ...], Array]]:
-    """Give the images that were applied, by their paths in the store, with the names of their axes."""
-    images = {name: getattr(counter.done, name) for name in IMAGES}
-    return {
-        f"calibration/{PREFIX}{name}": (("ky", "kx"), image.values != 0 if name == "bad_pixels" else image.values)
-        for name, image in images.items()
-        if image is not None
-    }
 
 
 def _level(name: str, value: Any) -> Any:

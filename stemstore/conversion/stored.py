@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stemstore.conversion.plan import CountedPlan
+from stemstore.scan.corrected import CorrectedFrames
 from stemstore.scan.stored import FramesOfEvents, store_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Carried:
         anew = isinstance(plan, CountedPlan) == (
             scan.document.profile == "dense"
         )  # frames became events, or events frames
-        left = [name for name in OF_FRAMES if anew and name in saved.arrays]
+        done = set(plan.source.asked.references) if isinstance(plan.source, CorrectedFrames) else set()
+        left = [name for name in OF_FRAMES if (anew or name in done) and name in saved.arrays]
         arrays = {
             name: AttachedArray(stored.info.dims, stored.read(), stored.attributes)
             for name, stored in saved.arrays.items()
@@ -73,7 +75,7 @@ class Carried:
         changes = {name: getattr(values, name) for name in type(values).model_fields}
         if left:
             warnings.append(
-                f"the saved {' and '.join(left)} of '{scan.url}' stay: they belong to pixels before counting"
+                f"the saved {' and '.join(left)} of '{scan.url}' stay: they belong to pixels as they were before"
             )
         return cls(document.model_copy(update=changes | {"arrays": sorted(arrays)}), arrays, warnings)
 
@@ -93,5 +95,6 @@ def earlier_history(source: Any) -> list[HistoryEntry]:
 
 def earlier_counting(source: Any) -> dict[str, Any]:
     """How the electrons of frames that are made of events were counted, as parameters of the conversion."""
-    known = source.source.metadata.counting if isinstance(source, FramesOfEvents) else None
+    inner = source.source if isinstance(source, CorrectedFrames) else source
+    known = inner.source.metadata.counting if isinstance(inner, FramesOfEvents) else None
     return {} if known is None else {"counting": known.model_dump(mode="json")}

@@ -13,6 +13,7 @@ import numpy as np
 
 from stemstore.conversion.count import join_columns, read_runs
 from stemstore.conversion.summary import Summariser
+from stemstore.scan.corrected import CorrectedFrames
 from stemstore.scan.stored import FramesOfStore
 from stemstore.selection import flatten
 
@@ -116,6 +117,8 @@ def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, In
     """
     lengths = tuple(part.stop - part.start for part in slices)
     flat = flatten(tuple(range(part.start, part.stop) for part in slices), source.scan_shape)
+    if isinstance(source, CorrectedFrames) and isinstance(source.source, FramesOfStore):
+        return source.corrected(source.source.read_grid(slices), flat), flat
     if isinstance(source, FramesOfStore):
         return source.read_grid(slices), flat
     frames = np.empty((*lengths, *source.frame_shape), source.dtype)

@@ -5,7 +5,7 @@ Changing values (``scan - dark``) would make an array forget that it is a select
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from stemstore.errors import InputError
 from stemstore.kernels.corrections import CorrectedKernel, Corrections, Repair
 from stemstore.ops.detectors import as_detector
 from stemstore.ops.labels import intensity_of, parameters_text, values_of, without_missing
+from stemstore.scan.references import CARRIED, NAMES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -99,7 +100,8 @@ def correct(scan: Any, **corrections: Unpack[CorrectionOptions]) -> Any:
     scan
         Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx.
     **corrections
-        ``dark``, ``gain``, ``bad_pixels`` and ``mask``, as in `virtual_image`.
+        ``dark``, ``gain``, ``bad_pixels`` and ``mask``, as in `virtual_image`; or ``"detector"`` for the image that
+        the dataset carries (its variables ``dark``, ``gain`` and ``mask``; bad pixels are those outside the mask).
 
     Returns
     -------
@@ -121,7 +123,8 @@ def correct(scan: Any, **corrections: Unpack[CorrectionOptions]) -> Any:
     import xarray as xr
 
     image = intensity_of(scan)
-    pixels = corrections_of(image, corrections)
+    given = cast("CorrectionOptions", {name: _carried(scan, name, value) for name, value in corrections.items()})
+    pixels = corrections_of(image, given)
     if pixels is None:
         msg = "no correction is given; expected some of dark=…, gain=…, bad_pixels=… and mask=…"
         raise InputError(msg)
@@ -129,10 +132,22 @@ def correct(scan: Any, **corrections: Unpack[CorrectionOptions]) -> Any:
     array = array.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
     apply: Any = pixels.apply  # dask's annotations know no NumPy arrays
     data = array.map_blocks(apply, dtype=np.float64, meta=np.empty((0,) * array.ndim))
-    text = parameters_text("correct", **corrections_text(corrections))
+    text = parameters_text("correct", **corrections_text(given))
     history = "\n".join(line for line in (image.attrs.get("history"), text) if line)
     done = image.copy(data=without_missing(data, image)).assign_attrs(history=history)
     return scan.assign(intensity=done) if isinstance(scan, xr.Dataset) else done
+
+
+def _carried(scan: Any, name: str, value: Any) -> Any:
+    """Give the image that a dataset carries where it is asked for by ``"detector"``."""
+    if not isinstance(value, str) or value != CARRIED or name not in NAMES:
+        return value
+    variables = getattr(scan, "data_vars", {})
+    if NAMES[name] not in variables:
+        msg = f"{name}='{CARRIED}': the dataset carries no variable {NAMES[name]!r}; give an image"
+        raise InputError(msg, key=name, found=sorted(map(str, variables)))
+    carried = variables[NAMES[name]]
+    return ~carried.astype(bool) if name == "bad_pixels" else carried
 
 
 def _reference(image: xr.DataArray, given: Any, name: str) -> FloatArray:

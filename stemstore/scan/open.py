@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stemstore.errors import InputError, ScanWarning
+from stemstore.errors import ScanWarning
 from stemstore.scan.calibration import Calibration, complete_axes
 from stemstore.scan.stated import ATTRIBUTES, apply_values
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import xarray as xr
 
+    from stemstore.scan.corrected import Asked
     from stemstore.scan.lazy import ScanSource
-    from stemstore.store.calibration import SavedCalibration
-    from stemstore_schemas import Acquisition, Axis
+    from stemstore.sources.contract import DetectorImage
+    from stemstore_schemas import Acquisition, Axis, CalibrationValues
 
 
-def open_scan(
+def open_scan(  # noqa: PLR0913 (the public door: every correction by its name)
     url: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     reader: str | None = None,
     flyback: bool = False,
     allow_incomplete: bool = False,
     calibration: bool = True,
+    dark: Any = None,
+    gain: Any = None,
+    bad_pixels: Any = None,
+    mask: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_size: str | int | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Open a store or raw detector files as a lazy labelled dataset.
@@ -36,7 +45,7 @@ def open_scan(
     Parameters
     ----------
     url
-        A store (path or URL), a raw file, a folder, or a list of files of one scan.
+        A store, a raw file, a folder, or a list of files of one scan; paths, or URLs that fsspec knows.
     reader
         Name of the format of raw data; found by content when left out.
     flyback
@@ -45,6 +54,24 @@ def open_scan(
         Open a store whose conversion did not finish.
     calibration
         Put on the calibration that `save_calibration` left in a store; False ignores it.
+    dark, gain : shape (ky, kx)
+        Subtracted from every frame, and multiplied afterwards: an array; a ``.npy`` file, any file that a reader
+        opens or a store, of which the mean frame (of a store its calibration of that name) is taken; or ``"detector"``,
+        the image that the data carry. Nothing is applied unless it is asked for.
+    bad_pixels : shape (ky, kx)
+        True at pixels to be replaced by the mean of those of their eight neighbours that are good; given like `dark`,
+        ``"detector"`` being the pixels outside the detector's mask.
+    mask : shape (ky, kx)
+        False at pixels that count as zero, last of all; given like `dark`.
+    storage_options
+        How a URL is reached, for fsspec's file system: ``{"anon": True}``, ``{"endpoint_url": "https://…"}``. What the
+        environment or a profile says need not be repeated. Kept out of all messages, attributes and names of tasks.
+    cache
+        Folder on a local disk that keeps blocks of a finished remote store once they were read; any number of
+        processes may share it. A store on this machine needs none.
+    cache_size
+        What the folder may take, such as ``"50GiB"``; 10 GiB by default (``STEMSTORE_CACHE_SIZE``). Blocks that were
+        not used for longest go first.
     **options
         Calibration in place of what the data say (``beam_energy``, ``semi_convergence_angle``, ``camera_length``,
         ``scan_rotation``, ``scan_step``, ``detector_step``, ``detector_center``; numbers in keV, mrad, mm, deg, nm,
@@ -57,8 +84,11 @@ def open_scan(
         Variable ``intensity`` with dims (y, x, ky, kx), a leading ``frame`` for repeated frames; coordinates in
         physical units where calibrated, and the stored pixel numbers ``y_pixel`` … ``kx_pixel``. ``valid`` (y, x)
         is there when a frame is missing (0) or partial (1). A saved calibration adds the coordinates ``origin_ky`` and
-        ``origin_kx`` (y, x), which operations follow, and the variables ``dark``, ``gain`` and ``mask`` (ky, kx), which
-        are not applied: they are for the arguments of these names. All are lazy.
+        ``origin_kx`` (y, x), which operations follow. What a saved calibration or the files know of the detector is in
+        the variables ``dark``, ``gain`` and ``mask`` (ky, kx; mask is true at usable pixels), which are not applied:
+        they are for the arguments of these names. All are lazy. Frames that were corrected are float32 (float64 for
+        wide pixels), those that are missing NaN; a mask alone keeps the type, and events stay events. The attribute
+        ``history`` of ``intensity`` says what was applied, and a dark or gain that was is no variable.
 
     Warns
     -----
@@ -76,6 +106,8 @@ def open_scan(
         A store or its saved calibration was written by a newer version.
     CorruptDataError
         The metadata of a store or its saved calibration are damaged, or contradict each other.
+    InputError
+        A correction does not fit the detector, is not finite, or is not carried by the data.
 
     Examples
     --------
@@ -83,29 +115,70 @@ def open_scan(
     >>> ds = stemstore.open("scan_42.zarr")  # doctest: +SKIP
     >>> ds.intensity.isel(y=3, x=4).plot()  # doctest: +SKIP
     """
+    from stemstore.scan.corrected import Asked
+    from stemstore.scan.stored import store_at
     from stemstore.sources.files import path_texts
+    from stemstore.sources.references import references_of
     from stemstore.sources.registry import open_source
     from stemstore.sources.streaming import scan_source
-    from stemstore.store.calibration import read_calibration
-    from stemstore.store.open import is_store, open_store
-    from stemstore.store.urls import is_local
+    from stemstore.store.calibration import SavedCalibration, read_calibration
 
     given, reader_options = Calibration.split(options)
-    paths = path_texts(url)
-    if reader is None and len(paths) == 1 and (not is_local(paths[0]) or is_store(paths[0])):
-        if reader_options:
-            msg = f"{paths[0]!r} is a store and takes no options {sorted(reader_options)}; leave them out"
-            raise InputError(msg, url=paths[0], found=sorted(reader_options))
-        stored = open_store(paths[0], allow_incomplete=allow_incomplete)
+    wanted = {"dark": dark, "gain": gain, "bad_pixels": bad_pixels, "mask": mask}
+    paths = path_texts(reached(url, storage_options, cache, cache_size))
+    stored = None if reader is not None else store_at(paths, reader_options, allow_incomplete=allow_incomplete)
+    if stored is not None:
         document = stored.document
-        saved = read_calibration(stored) if calibration else None
-        return build(stored, document.axes, document.acquisition, given, paths[0], flyback=flyback, saved=saved)
+        saved = read_calibration(stored) if calibration else SavedCalibration()
+        known = Known(
+            saved.values,
+            saved.arrays,
+            saved.mark,
+            Asked.of(wanted, (document.shape[-2], document.shape[-1]), saved.arrays),
+        )
+        return build(stored, document.axes, document.acquisition, given, paths[0], flyback=flyback, known=known)
     source = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
-    metadata = source.metadata
+    metadata, carried = source.metadata, references_of(source)
     for text in metadata.warnings:
         warnings.warn(f"{paths[0]}: {text}", ScanWarning, stacklevel=2)
-    dataset = build(scan_source(source), metadata.axes, metadata.acquisition, given, paths[0], flyback=flyback)
+    known = Known(arrays=carried, asked=Asked.of(wanted, source.frame_shape, carried))
+    dataset = build(
+        scan_source(source), metadata.axes, metadata.acquisition, given, paths[0], flyback=flyback, known=known
+    )
     return dataset.assign_attrs(warnings=list(metadata.warnings)) if metadata.warnings else dataset
+
+
+def reached(
+    url: Any, storage_options: Mapping[str, Any] | None, cache: Any = None, cache_size: str | int | None = None
+) -> Any:
+    """Put into a URL how it is reached; parameters and errors as of `open_scan`."""
+    if storage_options is None and cache is None and cache_size is None:
+        return url
+    from stemstore.store.address import reach
+
+    return reach(url, storage_options, cache, cache_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a scan besides its pixels and axes, and what is to be done about it.
+
+    Attributes
+    ----------
+    values
+        A saved calibration.
+    arrays
+        Saved maps of the optic axis, and the dark, gain and mask that the data carry.
+    mark
+        Changes when they are saved anew.
+    asked
+        Corrections to be applied; None for none.
+    """
+
+    values: CalibrationValues | None = None
+    arrays: Mapping[str, DetectorImage] = field(default_factory=dict)
+    mark: str = ""
+    asked: Asked | None = None
 
 
 def build(
@@ -116,7 +189,7 @@ def build(
     url: str,
     *,
     flyback: bool,
-    saved: SavedCalibration | None = None,
+    known: Known | None = None,
 ) -> xr.Dataset:
     """Dress a scan source as a dataset."""
     import numpy as np
@@ -124,15 +197,20 @@ def build(
 
     import stemstore.scan.accessor  # noqa: F401  (registers ``result.stem``)
     from stemstore.scan.coordinates import scan_coordinates
+    from stemstore.scan.corrected import corrected_source
     from stemstore.scan.lazy import ScanArray, require_classic_arrays
-    from stemstore.scan.saved import with_saved_arrays
+    from stemstore.scan.saved import with_arrays
     from stemstore.selection import Selection
 
     require_classic_arrays()
+    known = known or Known()
     axes = complete_axes(axes, source.shape, acquisition)
     dims = tuple(axis.name for axis in axes)
     attrs = {"units": "count", "long_name": "intensity", **scan_attributes(acquisition, source)}
-    array = ScanArray(source, Selection.full(source.shape))
+    shown = source
+    if known.asked is not None:
+        shown, attrs["history"] = corrected_source(source, known.asked), known.asked.history("open")
+    array = ScanArray(shown, Selection.full(source.shape))
     coords = scan_coordinates(axes)
     if source.validity is not None:
         flags = {"long_name": "state of the frame", "flag_values": [0, 1, 2], "flag_meanings": "missing partial valid"}
@@ -140,9 +218,11 @@ def build(
         coords["valid"] = xr.Variable(dims[:-2], valid, flags)
     image = xr.DataArray(array, dims=dims, coords=coords, attrs=attrs, name="intensity")
     dataset = image.to_dataset().assign_attrs(source_url=url, **scan_attributes(acquisition, source))
-    values = calibration.values()
-    if saved is not None:
-        dataset, values = with_saved_arrays(dataset, saved), saved.values.merged(values)
+    applied = {} if known.asked is None else known.asked.references
+    left = {name: array for name, array in known.arrays.items() if name == "mask" or name not in applied}
+    dataset, values = with_arrays(dataset, left, known.mark), calibration.values()
+    if known.values is not None:
+        values = known.values.merged(values)
     if acquisition.flyback_columns and not flyback:
         dataset = dataset.isel(x=slice(None, dataset.sizes["x"] - acquisition.flyback_columns))
     return apply_values(dataset, values)

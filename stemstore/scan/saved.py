@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import Array
-    from stemstore.store.attached_array import AttachedArray, StoredArray
-    from stemstore.store.calibration import SavedCalibration
+    from stemstore.sources.contract import DetectorImage
+    from stemstore.store.attached_array import AttachedArray
     from stemstore.store.open import StoredScan
     from stemstore_schemas import CalibrationDocument, CalibrationValues, HistoryEntry
 
@@ -35,10 +35,10 @@ ABOUT = {
 
 
 class Kept:
-    """A small stored array that is read once per process: every operation on a scan looks at its origin."""
+    """A small array that is read once per process: every operation on a scan looks at its origin."""
 
-    def __init__(self, stored: StoredArray) -> None:
-        self.stored, self.shape, self.ndim, self.dtype = stored, stored.shape, stored.ndim, stored.dtype
+    def __init__(self, stored: DetectorImage) -> None:
+        self.stored, self.shape, self.ndim, self.dtype = stored, stored.shape, len(stored.shape), stored.dtype
         self._values: Array | None = None
 
     def __getitem__(self, key: Any) -> Array:
@@ -117,20 +117,29 @@ def save_calibration(
     return document
 
 
-def with_saved_arrays(dataset: xr.Dataset, saved: SavedCalibration) -> xr.Dataset:
-    """Give a dataset of a whole store the saved maps as coordinates and the saved frames as variables, all lazy."""
+def with_arrays(dataset: xr.Dataset, arrays: Mapping[str, DetectorImage], mark: str = "") -> xr.Dataset:
+    """Give a dataset of a whole scan maps of its optic axis as coordinates and frames as variables, all lazy.
+
+    Parameters
+    ----------
+    dataset
+        As it was opened.
+    arrays
+        By name.
+    mark
+        Text that tells arrays of the same scan apart that were saved at different times.
+    """
     import dask.array as da
     import xarray as xr
     from dask.base import tokenize
 
     image = dataset["intensity"]
-    mark = saved.document.history[-1].time if saved.document is not None and saved.document.history else ""
-    for name, stored in saved.arrays.items():
-        key = f"calibration-{tokenize(stored.url, stored.info.path, mark)}"
-        meta = np.empty((0,) * stored.ndim, stored.dtype)
-        data = da.from_array(Kept(stored), chunks=-1, name=key, meta=meta)
+    for name, array in arrays.items():
+        key = f"calibration-{tokenize(dataset.attrs.get('source_url'), image.attrs.get('stemstore_uuid'), name, mark)}"
+        meta = np.empty((0,) * len(array.shape), array.dtype)
+        data = da.from_array(Kept(array), chunks=-1, name=key, meta=meta)
         dims = image.dims[:-2] if name in ORIGIN else image.dims[-2:]
-        variable = xr.Variable(dims, data, stored.attributes)
+        variable = xr.Variable(dims, data, getattr(array, "attributes", None) or ABOUT.get(name, {}))
         dataset = dataset.assign_coords({name: variable}) if name in ORIGIN else dataset.assign({name: variable})
     return dataset
 

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stemstore.errors import InputError
+from stemstore.errors import InputError, NotFoundError, UnknownFormatError
+from stemstore.scan.corrected import CorrectedFrames
 from stemstore.sources.geometry import check_range
 from stemstore.sources.records import frame_buffer
+from stemstore.sources.references import references_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stemstore._types import Array
-    from stemstore.sources.contract import Events, EventSource, FrameSource, Source
+    from stemstore.sources.contract import DetectorImage, Events, EventSource, FrameSource, Source
     from stemstore.store.arrays import StoredFrames
     from stemstore.store.events import StoredEvents
     from stemstore.store.open import StoredScan
@@ -58,6 +60,11 @@ class FramesOfStore:
     def validity(self) -> Array | None:
         """State of every frame, or None when all are valid."""
         return self.scan.validity
+
+    @property
+    def references(self) -> Mapping[str, DetectorImage]:
+        """Images of the detector in the calibration of the store."""
+        return references_of_store(self.scan)
 
     def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
         """Read the frames of flat scan positions ``start <= i < stop``.
@@ -118,6 +125,11 @@ class EventsOfStore:
         return self.scan.validity
 
     @property
+    def references(self) -> Mapping[str, DetectorImage]:
+        """Images of the detector in the calibration of the store."""
+        return references_of_store(self.scan)
+
+    @property
     def most_electrons(self) -> int | None:
         """Electrons in the fullest pixel of any frame; None where the store does not tell."""
         from stemstore.store.metadata import GAP
@@ -169,6 +181,11 @@ class FramesOfEvents:
         """State of every frame, or None when all are valid."""
         return self.source.validity
 
+    @property
+    def references(self) -> Mapping[str, DetectorImage]:
+        """Images of the detector that go with the events."""
+        return references_of(self.source)
+
     def read_frames(self, start: int, stop: int, out: Array | None = None) -> Array:
         """Make the frames of flat scan positions ``start <= i < stop``; exact."""
         from stemstore.sources.electrons import by_pixel
@@ -205,25 +222,61 @@ def open_source_or_store(
     from stemstore.sources.files import path_texts
     from stemstore.sources.registry import open_source
     from stemstore.store.arrays import StoredFrames
-    from stemstore.store.open import is_store, open_store
-    from stemstore.store.urls import is_local
 
     paths = path_texts(url)
-    if reader is not None or len(paths) != 1 or (is_local(paths[0]) and not is_store(paths[0])):
+    scan = None if reader is not None else store_at(paths, options)
+    if scan is None:
         return open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **options)
-    if options:
-        msg = f"{paths[0]!r} is a store and takes no options {sorted(options)}; leave them out"
-        raise InputError(msg, url=paths[0], found=sorted(options))
-    scan = open_store(paths[0])
     known = describe_store(scan)
     found = FramesOfStore(scan, known) if isinstance(scan, StoredFrames) else EventsOfStore(scan, known)
     return cast("Source", found)  # its attributes are properties, which the protocol does not foresee
 
 
+def store_at(
+    paths: Sequence[str], options: Mapping[str, Any], *, allow_incomplete: bool = False
+) -> StoredFrames | StoredEvents | None:
+    """Open the store that is meant; None where raw data are.
+
+    A URL is taken for a store first, which costs no request more; what is none may be a raw file.
+
+    Raises
+    ------
+    InputError
+        Options of a reader were given for a store.
+    StemStoreError
+        As for `stemstore.store.open.open_store`.
+    """
+    from stemstore.store.open import is_store, open_store
+    from stemstore.store.urls import is_local
+
+    if len(paths) != 1 or (is_local(paths[0]) and not is_store(paths[0])):
+        return None
+    try:
+        scan = open_store(paths[0], allow_incomplete=allow_incomplete)
+    except (NotFoundError, UnknownFormatError):
+        if is_local(paths[0]):
+            raise
+        return None
+    if options:
+        msg = f"{paths[0]!r} is a store and takes no options {sorted(options)}; leave them out"
+        raise InputError(msg, url=paths[0], found=sorted(options))
+    return scan
+
+
 def store_of(source: Any) -> StoredScan | None:
     """Give the store that a source reads; None for raw files."""
-    inner = source.source if isinstance(source, FramesOfEvents) else source
+    inner = source
+    while isinstance(inner, (FramesOfEvents, CorrectedFrames)):
+        inner = inner.source
     return inner.scan if isinstance(inner, (FramesOfStore, EventsOfStore)) else None
+
+
+def references_of_store(scan: StoredScan) -> Mapping[str, DetectorImage]:
+    """List the images of the detector in the calibration of a store."""
+    from stemstore.store.calibration import FRAMES, read_calibration
+
+    arrays = read_calibration(scan).arrays
+    return {name: arrays[name] for name in FRAMES if name in arrays}
 
 
 def describe_store(scan: StoredScan) -> SourceMetadata:

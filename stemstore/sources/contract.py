@@ -13,10 +13,24 @@ from stemstore.kernels.contract import Events
 if TYPE_CHECKING:
     import numpy as np
 
+    from collections.abc import Mapping
+
     from stemstore._types import Array
     from stemstore_schemas import SourceMetadata
 
-__all__ = ["MISSING", "PARTIAL", "VALID", "EventSource", "Events", "FrameSource", "Reader", "Source", "ViewableSource"]
+__all__ = [
+    "MISSING",
+    "PARTIAL",
+    "VALID",
+    "DetectorImage",
+    "EventSource",
+    "Events",
+    "FrameSource",
+    "Reader",
+    "ReferencedSource",
+    "Source",
+    "ViewableSource",
+]
 
 MISSING, PARTIAL, VALID = 0, 1, 2
 """State of a frame in a validity array: nothing was recorded, some sectors were lost, complete."""
@@ -105,6 +119,40 @@ class EventSource(Protocol):
 
     def read_events(self, start: int, stop: int) -> Events:
         """Read the events of flat scan positions ``start <= i < stop``, ascending inside each frame."""
+
+
+class DetectorImage(Protocol):
+    """An image of the detector that the files know, read when it is asked for; picklable.
+
+    `stemstore.sources.references` has two: an image that is known already, and the mean of the frames of a source.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Detector rows and columns."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+
+    def read(self) -> Array:
+        """Read the image, of `shape` and `dtype`."""
+
+
+@runtime_checkable
+class ReferencedSource(Protocol):
+    """A source that knows images of its detector; a frame or event source with the attribute below is one.
+
+    Nothing of them has been applied to its frames, and nothing will be unless the user asks for it.
+
+    Attributes
+    ----------
+    references
+        By name: ``"dark"`` (to be subtracted), ``"gain"`` (multiplies what is left) and ``"mask"`` (bool, true at
+        usable pixels); those that the files know.
+    """
+
+    references: Mapping[str, DetectorImage]
 
 
 Source = FrameSource | EventSource

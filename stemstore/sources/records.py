@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +21,11 @@ from stemstore.sources.geometry import check_range, factor_pairs
 from stemstore.sources.mapped import view_block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from stemstore._types import Array, Int64Array
+    from stemstore.sources.contract import DetectorImage
     from stemstore.sources.geometry import ValidityArray
     from stemstore_schemas import SourceFile, SourceMetadata, ValueSource
 
@@ -189,6 +190,8 @@ class RecordSource:
         From the pixels of one frame to those of the next.
     file_dtype
         Pixel type in the byte order of the file.
+    references
+        Images of the detector that the files know.
     """
 
     identity: str
@@ -201,6 +204,7 @@ class RecordSource:
     offset: int
     stride: int
     file_dtype: np.dtype[Any]
+    references: Mapping[str, DetectorImage] = field(default_factory=dict)
 
     @property
     def dtype(self) -> np.dtype[Any]:

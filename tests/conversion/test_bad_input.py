@@ -36,7 +36,6 @@ def test_images_of_another_shape(tmp_path, raw, name, shape):
     ("options", "match"),
     [
         ({"row_dark": "mode"}, "row_dark='mode' is not known; choose one of none, mean, median"),
-        ({"dark": "dark.txt"}, "neither a store nor a NumPy file"),
         ({"dark": np.full((20, 18), "a")}, "dtype <U1"),
         ({"threshold": "module"}, "tells of no modules"),
         ({"threshold": "pixel"}, "choose one of global, module, half-row"),
@@ -54,10 +53,10 @@ def test_options_that_do_not_fit(tmp_path, raw, options, match):
     assert not (tmp_path / "a.zarr").exists()
 
 
-@pytest.mark.parametrize("name", ["dark", "gain", "bad_pixels", "threshold", "false_events_per_frame"])
+@pytest.mark.parametrize("name", ["threshold", "false_events_per_frame"])
 def test_options_of_counting_where_nothing_is_counted(tmp_path, raw, name):
     """They are not passed over in silence."""
-    value = {"threshold": "module", "false_events_per_frame": 1}.get(name, "dark.npy")
+    value = {"threshold": "module", "false_events_per_frame": 1}[name]
     with pytest.raises(InputError, match=f"{name} cannot be used: .*count=True"):
         stemstore.convert(raw, tmp_path / "a.zarr", **{name: value})
 
