@@ -23,6 +23,7 @@ from stemstore.sources.geometry import MAX_MISSING, fit_scan, shape_option
 from stemstore.sources.records import RecordSource
 from stemstore_readers.de_seq_files import SideFiles, bad_pixels, read_side_files
 from stemstore_readers.de_seq_header import MAGIC, PIXELS, Header, SeqFile, open_seq, start_time
+from stemstore_readers.de_seq_references import side_references
 from stemstore_readers.header_values import positive, quantity, scan_acquisition, text, whole
 from stemstore_readers.placed_frames import Band, PlacedSource
 from stemstore_schemas import Detector, SourceMetadata
@@ -114,7 +115,7 @@ class DeSeq:
         n_positions = math.prod(scan_shape)
         numbers = np.r_[numbers, np.full(max(n_positions - len(numbers), 0), -1)][:n_positions]
         described = describe([*(file.path for file in files), *side.files])
-        header = files[0].header
+        header, references = files[0].header, side_references(side, frame_shape, notes)
         about: dict[str, Any] = {
             "identity": identity(self.name, described, (scan_shape, frame_shape)),
             "scan_shape": scan_shape,
@@ -124,6 +125,7 @@ class DeSeq:
             ),
             "validity": None if (numbers >= 0).all() else np.where(numbers < 0, MISSING, VALID).astype(np.uint8),
             "file_dtype": np.dtype(PIXELS[header.bits]),
+            "references": references,
         }
         if len(files) == 1 and not side.missing:
             count = min(files[0].count, n_positions)

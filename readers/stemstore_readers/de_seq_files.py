@@ -44,8 +44,11 @@ class SideFiles:
         Numbers of lost frames, from 1.
     files
         Files that were read.
+    root
+        Path of the SEQ file, whose name those of the side files begin with.
     """
 
+    root: Path
     values: dict[str, str] = field(default_factory=dict)
     document: Any = None
     missing: tuple[int, ...] = ()
@@ -68,7 +71,7 @@ def read_side_files(root: Path, notes: list[str]) -> SideFiles:
     if exists(lost):
         missing = parse_missing(_content(lost, notes).decode("utf-8", "replace"))
         files.append(lost)
-    return SideFiles(values, document, missing, tuple(files))
+    return SideFiles(root, values, document, missing, tuple(files))
 
 
 def _content(path: Path, notes: list[str]) -> bytes:

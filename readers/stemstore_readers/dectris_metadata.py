@@ -15,7 +15,7 @@ from stemstore_schemas import Axis, Quantity
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stemstore._types import Array
+    from stemstore._types import Array, BoolArray
     from stemstore_schemas import Unit
 
 DETECTOR = "entry/instrument/detector"
@@ -65,6 +65,8 @@ class Header:
         Scan step of the sidecar, and whether it is calibrated.
     files
         Files that were read besides those of the frames.
+    mask : shape (ky, kx), bool
+        True at usable pixels; None where the master says nothing about them.
     """
 
     optics: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Header:
     scan: tuple[int, int, int] | None = None
     step: tuple[float, bool] | None = None
     files: list[Path] = field(default_factory=list)
+    mask: BoolArray | None = None
 
     def axes(self, scan_shape: tuple[int, ...]) -> list[Axis]:
         """Scan axes with the step of the sidecar, for a scan of rows and columns."""
@@ -133,6 +136,7 @@ def _describe_mask(file: Any, frame_shape: tuple[int, int], header: Header) -> N
     mask = _read_mask(file, frame_shape)
     if mask is None:
         return
+    header.mask = mask == 0
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return
@@ -146,7 +150,7 @@ def _describe_mask(file: Any, frame_shape: tuple[int, int], header: Header) -> N
     applied = whole(value_of(file, f"{DETECTOR}/pixel_mask_applied"))
     holds = "hold the largest value of their type" if applied else "are not marked in the frames"
     header.notes.append(
-        f"{len(rows)} pixels are masked by the detector and {holds}; leave them out of sums with mask=…"
+        f"{len(rows)} pixels are masked by the detector and {holds}; leave them out with mask='detector'"
     )
 
 

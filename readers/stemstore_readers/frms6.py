@@ -39,9 +39,10 @@ from stemstore_readers.frms6_header import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stemstore._types import Array
+    from stemstore.sources.contract import DetectorImage
     from stemstore.sources.geometry import ValidityArray
     from stemstore_schemas import SourceMetadata
 
@@ -124,6 +125,7 @@ class Frms6:
             header=header,
             binning=measurement.binning,
             dark=str(dark) if dark is not None and self.subtract_dark else None,
+            references={} if dark is None or self.subtract_dark else {"dark": DarkFrames(str(dark), frame_shape, text)},
         )
 
     def _scan_shape(self, measurement: Measurement, n_frames: int) -> tuple[tuple[int, ...] | None, list[str]]:
@@ -135,6 +137,25 @@ class Frms6:
             return measurement.scan_shape, []
         text = f"the text file states a scan of {rows} rows and {columns} columns, {n_frames} frames were found"
         return None, [f"{text}; no scan shape is assumed, pass scan_shape=(ny, nx)"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DarkFrames:
+    """The mean of the dark frames, unfolded and in the rows of the signal, averaged when it is asked for."""
+
+    path: str
+    shape: tuple[int, int]
+    identity: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As frames whose dark is subtracted."""
+        return np.dtype(np.float32)
+
+    def read(self) -> Array:
+        """Average the frames."""
+        mean = _mean_dark(self.path, self.identity)
+        return np.repeat(mean, self.shape[0] // mean.shape[0], axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +172,7 @@ class Frms6Source:
     header: FileHeader
     binning: int
     dark: str | None
+    references: Mapping[str, DetectorImage]
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -28,7 +28,8 @@ from stemstore.errors import InputError, StemStoreError, UnknownFormatError
 from stemstore.sources.geometry import shape_option
 from stemstore.sources.hdf5 import Listed, ask_hdf5, attribute, datasets, dtype_of, find, open_hdf5, text, walk
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
-from stemstore_readers.nexus_labels import axis_names, describe_entry, split_axes, stated_axes
+from stemstore.sources.references import KnownImage
+from stemstore_readers.nexus_labels import axis_names, describe_entry, pixel_mask, split_axes, stated_axes
 from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, listed, one_file
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ class Nexus:
         describe_entry(file, chosen.array.name, found)
         part = Part.of(dataset, scan_axes=order[:-2], frame_axes=(order[-2], order[-1]))
         files = tuple(dict.fromkeys((file.filename, *part.files)))  # the data may be in a linked file
-        return hdf5_source(self.name, [replace(part, files=files)], found, self.scan_shape)
+        mask = pixel_mask(file, chosen.array.name, part.frame_shape, notes)
+        source = hdf5_source(self.name, [replace(part, files=files)], found, self.scan_shape)
+        return source if mask is None else replace(source, references={"mask": KnownImage(mask)})
 
     def _signals(self, path: Path, file: Any) -> list[Signal]:
         """List data that may be frames: those that are named, those that the file says to show, or all of them."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.sources.hdf5 import attribute, dtype_of, number, text, value_of
+from stemstore.sources.hdf5 import DAMAGE, attribute, dtype_of, number, text, value_of
 from stemstore_readers.stated_axes import StatedAxis, words
 from stemstore_schemas import Quantity, UnitError, convert_value, foreign_fields, parse_scaled_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stemstore._types import BoolArray
     from stemstore_readers.stored_arrays import Findings
     from stemstore_schemas import Unit
 
@@ -136,6 +137,31 @@ def describe_entry(file: Any, name: str, found: Findings) -> None:
         _value(_look(entries, "instrument/source/probe"))
     ):
         found.optics["beam_energy"] = _quantity(_look(entries, "instrument/source/energy"), "keV", found.notes)
+
+
+def pixel_mask(file: Any, name: str, frame_shape: tuple[int, int], notes: list[str]) -> BoolArray | None:
+    """Read the mask of the detector (``NXdetector/pixel_mask``, 0 at usable pixels): true at usable pixels.
+
+    Parameters
+    ----------
+    file
+        The open file.
+    name
+        Path of the dataset of frames; the mask lies beside it, or in the detector of an entry around it.
+    frame_shape
+        Rows and columns; a mask of another shape is that of another detector.
+    notes
+        Receives what is odd.
+    """
+    beside = file.get(f"{name.rpartition('/')[0]}/pixel_mask")
+    for item in (beside, _look(_entries(file, name), "instrument/detectorID/pixel_mask")):
+        if getattr(item, "shape", None) != frame_shape or item.dtype.kind not in "uib":
+            continue
+        try:
+            return np.asarray(item[...] == 0)
+        except DAMAGE as error:
+            notes.append(f"the mask {item.name} cannot be read and is left out: {error}")
+    return None
 
 
 def _entries(file: Any, name: str) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,10 @@ from stemstore.sources.geometry import check_range
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stemstore._types import Array, Int64Array
+    from stemstore.sources.contract import DetectorImage
     from stemstore.sources.geometry import ValidityArray
     from stemstore_schemas import SourceMetadata
 
@@ -49,6 +52,8 @@ class PlacedSource:
         Pixel type in the byte order of the files.
     flip_rows
         Whether the files hold the last row of every frame first.
+    references
+        Images of the detector that the files know.
     """
 
     identity: str
@@ -59,6 +64,7 @@ class PlacedSource:
     bands: tuple[Band, ...]
     file_dtype: np.dtype[Any]
     flip_rows: bool = False
+    references: Mapping[str, DetectorImage] = field(default_factory=dict)
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encode_de_seq import encode, settings, write, write_halves
+from encode_mrc import encode as encode_mrc
 from evidence import changed_words, damaged, expected, whole
 from hypothesis import given
 from hypothesis import settings as patience
@@ -225,6 +226,26 @@ def test_bad_pixels(tmp_path, binning, rectangles):
     (tmp_path / "a.seq.Config.Metadata.xml").write_text(settings(DEFECTS, **values))
     side = read_side_files(tmp_path / "a.seq", [])
     assert bad_pixels(side.document, (6, 8), side.values) == rectangles
+
+
+def test_images_of_the_detector(tmp_path):
+    """The references beside the file and its bad pixels are handed on; what does not fit is reported."""
+    path = write(tmp_path, some((3, 6, 8)), xml=settings(DEFECTS, ImageOffsetX=18, ImageOffsetY=10))
+    dark, gain = some((2, 6, 8)).astype("<f4"), some((1, 8, 6)).astype("<f4")
+    (tmp_path / "scan.seq.dark.mrc").write_bytes(encode_mrc(dark, frames=32766))
+    (tmp_path / "scan.seq.gain.mrc").write_bytes(encode_mrc(gain))
+    source = DeSeq()(str(path))
+    assert set(source.references) == {"dark", "mask"}
+    np.testing.assert_array_equal(source.references["dark"].read(), dark.mean(axis=0))
+    boxes = bad_pixels(source.metadata.vendor["configuration"], (6, 8), {"ImageOffsetX": "18", "ImageOffsetY": "10"})
+    usable = source.references["mask"].read()
+    assert not any(usable[top:bottom, left:right].any() for top, bottom, left, right in boxes)
+    assert usable.sum() == 24
+    assert any("gain reference 'scan.seq.gain.mrc' has shape (8, 6)" in text for text in source.metadata.warnings)
+    (tmp_path / "scan.seq.dark.mrc").write_bytes(b"no MRC file")
+    source = DeSeq()(str(path))
+    assert "dark" not in source.references
+    assert any("dark reference 'scan.seq.dark.mrc' is left out" in text for text in source.metadata.warnings)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def ramp(count, shape=(6, 4)):
 
 
 class TestConformance(ReaderTests):
-    """The shared tests on a scan in three files, opened by its text file."""
+    """The shared tests on a scan in three files, opened by its text file, of any frame shape."""
 
     reader_cls = Frms6
 
@@ -197,3 +197,14 @@ def test_damaged_files(tmp_path_factory, data):
     except StemStoreError:
         return
     assert frames.nbytes < 2**20
+
+
+def test_the_dark_is_handed_on(tmp_path):
+    """Unless it is subtracted already, the mean of the dark frames is offered in the rows of the signal."""
+    dark, frames = ramp(2) * 3, ramp(6)
+    write(tmp_path, dark, frames, hdr=text(3, 2, binning=2))
+    source = Frms6()(str(tmp_path / "m.hdr"))
+    image = source.references["dark"]
+    assert image.shape == source.frame_shape
+    np.testing.assert_array_equal(image.read(), np.repeat(dark.mean(axis=0), 2, axis=0))
+    assert Frms6(subtract_dark=True)(str(tmp_path / "m.hdr")).references == {}

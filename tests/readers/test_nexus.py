@@ -260,3 +260,18 @@ def test_damaged_files(tmp_path):
             opened += 1
             whole(source)
     assert 0 < opened < 80
+
+
+def test_the_mask_of_the_detector(tmp_path):
+    """A mask beside the data or in the detector of the entry is handed on; one of another shape is not ours."""
+    path = write_nexus(tmp_path / "a.nxs", ramp(), PLAIN)
+    assert Nexus()(str(path)).references == {}
+    bits = (ramp(SHAPE[2:]) % 5 == 0).astype("<u4") * 4
+    with h5py.File(path, "a") as file:
+        detector = file.create_group("entry/instrument/detector_2")
+        detector["pixel_mask"] = bits[:-1]
+    assert Nexus()(str(path)).references == {}
+    with h5py.File(path, "a") as file:
+        del file["entry/instrument/detector_2/pixel_mask"]
+        file["entry/instrument/detector_2/pixel_mask"] = bits
+    np.testing.assert_array_equal(Nexus()(str(path)).references["mask"].read(), bits == 0)
