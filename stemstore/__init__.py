@@ -17,6 +17,7 @@ _FACE = {
     "save_calibration": ("stemstore.scan.saved", "save_calibration"),
     "convert": ("stemstore.conversion.run", "convert"),
     "export": ("stemstore.exchange.run", "export"),
+    "validate": ("stemstore.maintenance.validate", "validate"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
     "readers": ("stemstore.sources.registry", "readers"),
     "virtual_image": ("stemstore.ops.virtual", "virtual_image"),
@@ -126,6 +127,7 @@ __all__ = [
     "thin",
     "to_sparse",
     "transform_com",
+    "validate",
     "variance_pattern",
     "virtual_image",
 ]
@@ -136,6 +138,7 @@ if TYPE_CHECKING:
     from stemstore.conversion.inspect import inspect
     from stemstore.conversion.run import convert
     from stemstore.exchange.run import export
+    from stemstore.maintenance.validate import validate as validate
     from stemstore.ops.beam import find_beam
     from stemstore.ops.binning import bin_detector
     from stemstore.ops.bragg import find_disks

@@ -86,11 +86,10 @@ def _event_bytes(scan: StoredScan) -> int | None:
 
 def arrays(scan: StoredScan) -> list[dict[str, Any]]:
     """Describe the arrays of a store, those of an unfinished one as far as they are declared."""
-    from stemstore.store.metadata import parse_array, read_root
+    from stemstore.store.metadata import read_root
+    from stemstore.store.verify import listed_arrays
 
-    root = read_root(scan.head.storage)
-    listed = (root.get("consolidated_metadata") or {}).get("metadata", {})
-    infos = {path: parse_array(path, node) for path, node in listed.items() if node.get("node_type") == "array"}
+    infos = {info.path: info for info in listed_arrays(read_root(scan.head.storage))}
     return [
         {
             "path": info.path,

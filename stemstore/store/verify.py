@@ -60,7 +60,7 @@ def verify_store(url: str | os.PathLike[str], *, progress: Progress | None = Non
         The store does not even open.
     """
     storage = open_store(url).head.storage
-    arrays = _arrays(read_root(storage))
+    arrays = listed_arrays(read_root(storage))
     sharded = [info for info in arrays if info.shard is not None]
     problems = [problem for info in arrays if info.shard is None for problem in _check_small(storage, info)]
     shown: Progress = progress or NoProgress()
@@ -78,7 +78,8 @@ def verify_store(url: str | os.PathLike[str], *, progress: Progress | None = Non
     return problems
 
 
-def _arrays(root: dict[str, Any]) -> list[ArrayInfo]:
+def listed_arrays(root: dict[str, Any]) -> list[ArrayInfo]:
+    """Describe all arrays that the root of a finished store lists, sorted by path."""
     nodes = (root.get("consolidated_metadata") or {}).get("metadata", {})
     return [parse_array(path, node) for path, node in sorted(nodes.items()) if node.get("node_type") == "array"]
 

@@ -70,6 +70,7 @@ NAMES = {
     "thin",
     "to_sparse",
     "transform_com",
+    "validate",
     "variance_pattern",
     "virtual_image",
 }

@@ -1,0 +1,1 @@
+"""Jobs on finished stores: what keeps them whole."""
