@@ -49,7 +49,7 @@ LIMITS = {"background_threshold": 9.5, "xray_threshold": 80.0}
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32, np.int64, np.float32, np.float64])
 @pytest.mark.parametrize("rule", ["stemstore", "stempy"])
 def test_dark_above_pixel_values_is_plain_subtraction(dtype, rule):
-    """Whatever the pixel type, nothing wraps around where the dark is above the frame."""
+    """Whatever the pixel type, nothing wraps around where the dark is above the frame; stempy 3.6 crashes or hangs."""
     frames = camera().astype(dtype)
     found = events(ArrayFrames(frames), dark=DARK, rule=rule, **LIMITS)
     assert found == by_definition(frames.astype(float) - DARK, 9.5, 80.0, rule)
@@ -177,7 +177,7 @@ def test_lost_modules_are_absent_neighbours(options):
 
 
 def test_order_and_threads_make_no_difference():
-    """Runs read by several threads are those of one call, position by position."""
+    """Runs read by several threads are those of one call, position by position; stempy 3.6 crashes in threads."""
     from concurrent.futures import ThreadPoolExecutor
 
     source = ArrayFrames(camera(), metadata=METADATA)

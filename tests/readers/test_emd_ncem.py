@@ -23,7 +23,7 @@ DIMS = (*SCAN_DIMS, *DETECTOR_DIMS)
 
 
 class TestContiguous(ReaderTests):
-    """The shared tests on a scan that lies in the file as it is."""
+    """The shared tests on a scan as it lies in the file; opening reads no pixel, where RosettaSciIO reads all."""
 
     reader_cls = EmdNcem
     truncation = "error"

@@ -31,7 +31,7 @@ CALIBRATION = {
 
 
 class TestContiguous(ReaderTests):
-    """The shared tests on a datacube as emdfile writes it."""
+    """The shared tests on a datacube as emdfile writes it; opening reads no pixel, where py4DSTEM reads all of them."""
 
     reader_cls = EmdPy4dstem
     truncation = "error"

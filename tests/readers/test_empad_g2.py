@@ -90,7 +90,7 @@ class TestConformance(ReaderTests):
 
 
 class TestConformanceDecoded(TestConformance):
-    """The shared tests on intensities, whose whole numbers are exact."""
+    """The shared tests on intensities, whose whole numbers are exact; the package empad2 needs py4DSTEM for them."""
 
     def make_file(self, tmp_path):
         url, words, _ = super().make_file(tmp_path)

@@ -48,7 +48,7 @@ def opened(folder, **options):
 
 
 class TestConformance(ReaderTests):
-    """The shared tests on a scan of 2 x 2 that starts one frame before the flag of the shutter."""
+    """The shared tests on a scan of 2 x 2, whose shape nobody states, a frame before the flag of the shutter."""
 
     reader_cls = K2is
     content: dict[str, bytes] | None = None

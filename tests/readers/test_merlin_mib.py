@@ -109,7 +109,10 @@ def test_raw_region_of_one_chip(tmp_path):
 @pytest.mark.parametrize("shape", [(256, 256), (515, 515), (64, 256), (256, 1024)])
 @pytest.mark.parametrize("bare", [False, True])
 def test_processed_frames(tmp_path, code, depth, shape, bare):
-    """Processed frames of any size, gap and row of chips included, with or without thresholds in the header."""
+    """Processed frames of any size, with or without thresholds in the header.
+
+    LiberTEM 0.16 has no chips in a row, RosettaSciIO 0.15 turns the rows over.
+    """
     truth = pixels((2, *shape), depth)
     layout = {515: "2x2G", 1024: "4x1"}.get(shape[1], "1x1")
     source = MerlinMib()(Mib(truth, depth, code, bare=bare, layout=layout).write(tmp_path / "a.mib"))

@@ -9,6 +9,7 @@ from encoders import write_counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import stemstore
 from stemstore.errors import (
     CorruptDataError,
     FormatVersionError,
@@ -169,7 +170,7 @@ def test_any_version_2_layout_keeps_every_event(tmp_path_factory, lists, repeats
 
 @pytest.mark.parametrize("rows", [[[]] * 6, [[1, 2]] * 6])
 def test_equal_row_lengths(tmp_path, rows):
-    """Scans whose rows are all empty, or all equally long, are scans like any other."""
+    """Scans whose rows are all empty, or all equally long, are scans like any other; stempy 3.6 cannot save them."""
     path = write_counted(tmp_path / "a.h5", rows, scan=(2, 3), frame=FRAME)
     np.testing.assert_array_equal(read(NcemCounted()(str(path)), 0, 6), dense(rows))
 
@@ -263,6 +264,29 @@ def test_counting_metadata(tmp_path):
     assert (counting.rule, counting.background_threshold, counting.xray_threshold) == ("stempy", [28.67], 384.98)
     assert (counting.pedestal_mean, counting.pedestal_sigma, counting.n_sampled_frames) == (20.5, 1.815, 40)
     assert (counting.background_sigma, counting.xray_sigma) == (4.5, 175.0)
+
+
+def test_parts_of_a_scan_keep_what_is_known(tmp_path):
+    """A part and its binned patterns carry the attributes of the scan; with stempy 3.6 they lose the metadata."""
+    path = write_counted(tmp_path / "a.h5", random_rows(12), scan=(4, 3), frame=FRAME, metadata={"a": 1})
+    scan = stemstore.open(path, beam_energy=300, scan_step="0.5 nm", flyback=True)
+    part = scan.isel(y=slice(1, None), kx=slice(2, 8))
+    assert part.attrs == scan.attrs
+    assert part.intensity.attrs == scan.intensity.attrs
+    assert part.y.attrs["units"] == "nm"
+    binned = stemstore.bin_detector(part, 2)
+    assert binned.attrs["beam_energy_keV"] == 300
+
+
+def test_arithmetic_of_frames_that_are_not_square(tmp_path):
+    """Largest value, bins and images of 4 x 10 pixels with an empty frame, each of which stempy 3.6 gets wrong."""
+    path = write_counted(tmp_path / "a.h5", [[27, 27], [27], [], [0]], scan=(2, 2), frame=FRAME, version=1)
+    scan = stemstore.open(path)
+    np.testing.assert_array_equal(scan.intensity.max(("ky", "kx")), [[2, 1], [0, 1]])
+    binned = stemstore.bin_detector(scan, 2).values
+    assert np.argwhere(binned[0, 0]).tolist() == [[1, 3]]
+    image = stemstore.virtual_image(scan, stemstore.rectangle((1, 3), (5, 9)))
+    np.testing.assert_array_equal(image, [[2, 1], [0, 0]])
 
 
 def test_counting_without_metadata_is_foreign(tmp_path):

@@ -43,7 +43,7 @@ class TestConformance(ReaderTests):
 
 
 class TestConformanceFortran(TestConformance):
-    """The shared tests on big-endian floats in Fortran order."""
+    """The shared tests on big-endian floats in Fortran order, which LiberTEM does not read."""
 
     truncation = "error"
     make_big_file = ReaderTests.make_big_file

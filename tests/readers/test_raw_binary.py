@@ -28,7 +28,7 @@ def encode(frames, *, offset=0, header=0, footer=0) -> bytes:
 
 
 class TestConformance(ReaderTests):
-    """The shared tests on big-endian frames with headers and footers in two files."""
+    """The shared tests on big-endian frames with gaps between them, which LiberTEM does not read, in two files."""
 
     reader_cls = RawBinary
 

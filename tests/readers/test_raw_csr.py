@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +296,17 @@ def test_unknown_options():
         RawCsr(values="energy")
     with pytest.raises(InputError, match=r"sync_offset=1\.5"):
         RawCsr(sync_offset=1.5)
+
+
+def test_work_follows_the_entries_and_not_the_detector(tmp_path):
+    """34 GB of frames with an electron each take memory for electrons only; LiberTEM 0.16 plans for dense frames."""
+    path = write_raw_csr(tmp_path / "a.toml", [[(number, 1)] for number in range(2048)], nav=(2048,), sig=(4096, 4096))
+    source = RawCsr()(str(path))
+    tracemalloc.start()
+    try:
+        events = source.read_events(0, 2048)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(events.indices, np.arange(2048))
+    assert peak < 2**20

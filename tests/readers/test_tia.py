@@ -103,7 +103,7 @@ def test_scan_steps(tmp_path):
 
 
 def test_without_a_document(tmp_path):
-    """A lone series opens; what is not known, and the unit that is taken for granted, are told."""
+    """A lone series opens with units, which RosettaSciIO takes from its document only; what is not known is told."""
     source = Tia()(str(write(tmp_path, some((3, 5, 6)))))
     assert source.metadata.acquisition.beam_energy is None
     assert any("no document" in text for text in source.metadata.warnings)

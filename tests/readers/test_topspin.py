@@ -29,7 +29,7 @@ def ramp(n, dtype="<f4"):
 
 
 class TestConformance(ReaderTests):
-    """The shared tests on a scan of 3 × 4: more than ten frames, which sort as numbers and not as texts."""
+    """The shared tests on more than ten frames, which sort as numbers; lazy, which RosettaSciIO 0.15 is not."""
 
     reader_cls = Topspin
     truncation = "error"

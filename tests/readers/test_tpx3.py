@@ -69,7 +69,7 @@ class TestConformance(ReaderTests):
 
 
 class TestConformanceLines(ReaderTests):
-    """The shared tests on lines of a detector of two chips."""
+    """The shared tests on lines of a detector of two chips, laid over the scan; tpx3awkward has no scans."""
 
     reader_cls = Tpx3
 

@@ -36,7 +36,7 @@ DATA = "Experiments/__unnamed__/data"
 
 
 class TestZip(ReaderTests):
-    """The shared tests on a zip file with blosc chunks that reach over the edges."""
+    """The shared tests on a zip file with blosc chunks, beside Zarr 3, which RosettaSciIO 0.15 excludes."""
 
     reader_cls = Zspy
     truncation = "error"
