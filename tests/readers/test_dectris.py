@@ -86,7 +86,8 @@ def test_counts_above_16_bits_stay_lazy(tmp_path):
     """Counts and masks of 32 bits stay what they are, unread: RosettaSciIO 0.15 and py4DSTEM 0.14 wrap them at once."""
     truth = ramp(12)
     truth[:, 2, 3] = 2**32 - 1
-    intensity = stemstore.open(write_scan(tmp_path, truth, 5, (3, 4)), flyback=True).intensity.chunk()
+    intensity = stemstore.open(write_scan(tmp_path, truth, 5, (3, 4)), flyback=True).intensity
+    assert intensity.chunks is not None
     assert (intensity.shape, intensity.dtype) == ((3, 4, *FRAME), np.uint32)
     np.testing.assert_array_equal(intensity.values.reshape(truth.shape), truth)
 
