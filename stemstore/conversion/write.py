@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stemstore.store.journal import PartitionRecords
     from stemstore.store.writer import StoreWriter
 
-RUN = 1024  # frames whose events are encoded and summarised at once; small enough that the caches hold them
+RUN = 512  # frames whose events are encoded and summarised at once; small enough that the caches hold them
 
 
 def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> None:
@@ -38,7 +38,7 @@ def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> No
     def one(index: int) -> None:
         slices = plan.layout.partitions[index]
         frames, flat = read_tile(source, slices)
-        summary = Summary()
+        summary = Summary(len(flat))
         summary.add(summariser.of_frames(frames.reshape(-1, *source.frame_shape)))
         records = _records(source, flat, summary)
         writer.write_frames(index, frames, records)
@@ -77,7 +77,8 @@ def _write_partition(index: int, found: Iterator[Events], plan: CountedPlan, wri
     source, n_events = plan.source, 0
     n_pixels = math.prod(source.frame_shape)
     summariser = Summariser(source.frame_shape, np.dtype(np.uint16), plan.bright_field)
-    summary = Summary()
+    flat = np.arange(*plan.layout.partitions[index])
+    summary = Summary(len(flat))
     blocks, columns = [], []
     for start, stop in plan.layout.blocks(index):
         gaps, slots, further = [], [], []
@@ -90,7 +91,6 @@ def _write_partition(index: int, found: Iterator[Events], plan: CountedPlan, wri
             n_events += len(events.indices)
         blocks.append((np.concatenate(gaps), np.concatenate(slots)))
         columns.append(join_columns(further))
-    flat = np.arange(*plan.layout.partitions[index])
     writer.write_events(index, blocks, _records(source, flat, summary), columns=columns)
     return n_events
 
@@ -130,28 +130,40 @@ def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, In
 
 @dataclass(slots=True)
 class Summary:
-    """Summary of a partition, block by block; patterns are merged at once, for each is larger than a frame."""
+    """Summary of the positions of a partition, put together run by run; nothing is held twice."""
 
-    maps: dict[str, list[Array]] = field(default_factory=dict)
+    n_positions: int
+    done: int = 0
+    maps: dict[str, Array] = field(default_factory=dict)
     sums: dict[str, Array] = field(default_factory=dict)
     maxima: dict[str, Array] = field(default_factory=dict)
 
     def add(self, part: dict[str, Any]) -> None:
-        """Take the summary of the next block."""
+        """Take the summary of the next positions."""
+        stop = self.done
         for name, values in part["maps"].items():
-            self.maps.setdefault(name, []).append(values)
+            stop = self.done + len(values)
+            if len(values) == self.n_positions:
+                self.maps[name] = values
+                continue
+            known = self.maps.get(name)
+            if known is None:
+                known = self.maps[name] = np.empty((self.n_positions, *values.shape[1:]), values.dtype)
+            elif np.result_type(known, values) != known.dtype:
+                known = self.maps[name] = known.astype(np.result_type(known, values))
+            known[self.done : stop] = values
+        self.done = stop
         for name, pattern in part["sums"].items():
             self.sums[name] = self.sums[name] + pattern if name in self.sums else pattern
         for name, pattern in part["maxima"].items():
-            self.maxima[name] = np.maximum(self.maxima[name], pattern) if name in self.maxima else pattern
+            np.maximum(self.maxima.setdefault(name, pattern), pattern, out=self.maxima[name])
 
 
 def _records(source: FrameSource | EventSource, flat: Int64Array, summary: Summary) -> PartitionRecords:
     from stemstore.store.journal import PartitionRecords
 
-    maps = {name: np.concatenate(parts) for name, parts in summary.maps.items()}
     valid = None if source.validity is None else source.validity[flat]
-    return PartitionRecords(valid=valid, maps=maps, sums=summary.sums, maxima=summary.maxima)
+    return PartitionRecords(valid=valid, maps=summary.maps, sums=summary.sums, maxima=summary.maxima)
 
 
 def _each(executor: ThreadPoolExecutor, call: Callable[[int], None], indices: Iterable[int], ahead: int) -> None:
