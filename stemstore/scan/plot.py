@@ -22,6 +22,7 @@ from stemstore.scan.canvas import (
 from stemstore.scan.colours import full_brightness, vector_colours
 from stemstore.scan.overlays import centre, regions
 from stemstore.scan.shades import beyond, logarithmic, value_range
+from stemstore.scan.strain_figure import STRAIN, draw_strain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,8 +52,8 @@ class Plots:
         ax
             Axes of matplotlib to draw on; a new figure by default.
         **options
-            Those of `vectors` for a Dataset with ``com_y`` and ``com_x``, of `image` for dims (y, x), of `pattern` for
-            dims (ky, kx) and (fy, fx).
+            Those of `vectors` for a Dataset with ``com_y`` and ``com_x``, of `strain` for one with ``e_yy`` …
+            ``theta``, of `image` for dims (y, x), of `pattern` for dims (ky, kx) and (fy, fx).
 
         Returns
         -------
@@ -65,6 +66,8 @@ class Plots:
         """
         if {"com_y", "com_x"} <= set(getattr(self._result, "data_vars", ())):
             return self.vectors(ax, **options)
+        if set(STRAIN) <= set(getattr(self._result, "data_vars", ())):
+            return self.strain(ax, **options)
         array = self._array(SCAN, DETECTOR, FREQUENCY)
         return self.image(ax, **options) if set(SCAN) <= set(array.dims) else self.pattern(ax, **options)
 
@@ -255,6 +258,50 @@ class Plots:
         if wheel:
             _draw_wheel(ax, f"{longest:.3g} {unit_text(rows.attrs.get('units', 'pixel'))}")
         return ax
+
+    def strain(
+        self,
+        axes: Any = None,
+        *,
+        limit: float | None = None,
+        rotation_limit: float | None = None,
+        scale_bar: bool = True,
+    ) -> Any:
+        """Draw the maps of a strain measurement: ``e_yy``, ``e_xx``, ``e_xy`` and ``theta``.
+
+        Parameters
+        ----------
+        axes
+            Four axes of matplotlib; a new figure by default.
+        limit, rotation_limit : unit 1 and rad
+            Strain and rotation at the ends of the colours, which are symmetric about zero and the same for the three
+            components; by default 99 % of the values lie between them.
+        scale_bar
+            A scale bar in the first map in place of ticks.
+
+        Returns
+        -------
+        axes : shape (4,)
+
+        Raises
+        ------
+        InputError
+            The result is none of `strain_map` with dims y and x, or there are not four axes.
+        OptionalDependencyError
+            matplotlib is not installed.
+
+        Notes
+        -----
+        Arrows in the first map show the axes of the components: y and x, or ky and kx where the vectors were not turned
+        to the scan; turned by ``axes_rotation``.
+        """
+        return draw_strain(
+            self._result,
+            lambda array, ax, **options: Plots(array).image(ax, **options),
+            axes,
+            (limit, rotation_limit),
+            scale_bar=scale_bar,
+        )
 
     def _array(self, *planes: tuple[str, str]) -> xr.DataArray:
         """Find the variable that lies in one of the planes."""
