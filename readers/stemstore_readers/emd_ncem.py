@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from stemstore.errors import UnknownFormatError
+from stemstore.errors import InputError, UnknownFormatError
 from stemstore.sources.geometry import shape_option
 from stemstore.sources.hdf5 import (
     Listed,
@@ -39,8 +39,8 @@ from stemstore.sources.hdf5 import (
     walk,
 )
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
-from stemstore_readers.stated_axes import StatedAxis, mapped_fields, quantity, unix_time, words
-from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, one_file
+from stemstore_readers.stated_axes import StatedAxis, kind_of_unit, mapped_fields, quantity, unix_time, words
+from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, listed, one_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,8 @@ class EmdNcem:
     def _open(self, path: Path, file: Any, arrays: list[Listed]) -> Hdf5Source:
         notes: list[str] = []
         depths = [] if self.dataset else _depths(arrays)
-        chosen = depths[0] if depths else choose_array(path, arrays, self.dataset, notes)
+        frames = arrays if self.dataset else _without_spectra(path, file, arrays)
+        chosen = depths[0] if depths else choose_array(path, frames, self.dataset, notes)
         group = find(file, chosen.name.rpartition("/")[0] or "/")
         stated = [labelled_axis(group, index, chosen.shape, notes) for index in range(len(chosen.shape))]
         order = _order(stated)
@@ -168,9 +169,36 @@ def _depths(arrays: list[Listed]) -> list[Listed]:
     return depths if alike and len(depths) > 1 else []
 
 
+def _without_spectra(path: Path, file: Any, arrays: list[Listed]) -> list[Listed]:
+    """Leave out arrays one of whose last two axes is an energy.
+
+    Raises
+    ------
+    InputError
+        Nothing is left.
+    """
+    frames = [one for one in arrays if "e" not in _kinds(file, one)[-2:]]
+    if not frames:
+        msg = f"file {str(path)!r} holds spectra and no frames; name one with dataset=… if they are: {listed(arrays)}"
+        raise InputError(msg, url=str(path), found=[one.name for one in arrays])
+    return frames
+
+
+def _kinds(file: Any, array: Listed) -> list[str]:
+    """Tell what the axes of an array measure."""
+    group = find(file, array.name.rpartition("/")[0] or "/")
+    dims = [group.get(_dim_name(group, index)) for index in range(len(array.shape))]
+    return ["" if dim is None else kind_of_unit(words(attribute(dim, "units")) or "") for dim in dims]
+
+
+def _dim_name(group: Any, index: int) -> str:
+    """Name the labels of an axis: dims count from 1, or from 0 where there is a dim0."""
+    return f"dim{index + (0 if 'dim0' in group else 1)}"
+
+
 def labelled_axis(group: Any, index: int, shape: tuple[int, ...], notes: list[str]) -> StatedAxis | None:
-    """Read what the file states of one axis: dims count from 1, or from 0 where there is a dim0."""
-    name = f"dim{index + (0 if 'dim0' in group else 1)}"
+    """Read what the file states of one axis."""
+    name = _dim_name(group, index)
     item = group.get(name)
     if item is None or getattr(item, "shape", None) is None:
         notes.append(f"{group.name} has no {name}; axis {index} counts indices")

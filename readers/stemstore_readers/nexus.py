@@ -30,6 +30,7 @@ from stemstore.sources.hdf5 import Listed, ask_hdf5, attribute, datasets, dtype_
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
 from stemstore.sources.references import KnownImage
 from stemstore_readers.nexus_labels import axis_names, describe_entry, pixel_mask, split_axes, stated_axes
+from stemstore_readers.stated_axes import kind_of_unit, words
 from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, listed, one_file
 
 if TYPE_CHECKING:
@@ -217,7 +218,13 @@ def _is_marked(item: Any) -> bool:
 
 
 def _is_spectrum(file: Any, signal: Signal) -> bool:
-    return _interpretation(file[signal.group], find(file, signal.array.name)) == "spectrum"
+    """Whether the file says so, or says nothing and one of the last two axes is an energy."""
+    group, dataset = file[signal.group], find(file, signal.array.name)
+    stated = _interpretation(group, dataset)
+    if stated or not hasattr(dataset, "ndim"):
+        return stated == "spectrum"
+    axes = [group.get(name) for name in axis_names(group, dataset)[-2:] if name is not None]
+    return any(kind_of_unit(words(attribute(axis, "units")) or "") == "e" for axis in axes if axis is not None)
 
 
 def _interpretation(group: Any, dataset: Any) -> str:

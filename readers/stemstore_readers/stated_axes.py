@@ -82,12 +82,8 @@ class StatedAxis:
         return cls(label, step, float(points[0]), unit)
 
     def kind(self) -> str:
-        """Tell what the unit measures: ``"r"`` a length, ``"k"`` a reciprocal length or an angle, empty otherwise."""
-        try:
-            unit = parse_scaled_unit(self.unit)[1]
-        except UnitError:
-            return ""
-        return "r" if unit in _LENGTHS else "k" if unit in _DIFFRACTION else ""
+        """Tell what the unit measures, as `kind_of_unit`."""
+        return kind_of_unit(self.unit)
 
     def in_unit(self, unit: str) -> StatedAxis:
         """Give the same numbers another unit."""
@@ -117,6 +113,21 @@ class StatedAxis:
         if not BELIEVED[0] <= abs(step) <= BELIEVED[1]:
             notes.append(f"axis {self.label!r} has the step {self.step:g} {self.unit}, which is hard to believe")
         return Axis(name=name, size=size, unit=unit, step=step, origin=origin, source="header")
+
+
+def kind_of_unit(text: str) -> str:
+    """Tell what a unit measures.
+
+    Returns
+    -------
+    kind
+        ``"r"`` a length, ``"k"`` a reciprocal length or an angle, ``"e"`` an energy, empty otherwise.
+    """
+    try:
+        unit = parse_scaled_unit(text)[1]
+    except UnitError:
+        return ""
+    return "r" if unit in _LENGTHS else "k" if unit in _DIFFRACTION else "e" if unit == "keV" else ""
 
 
 def bring_axes(shape: tuple[int, ...], stated: Sequence[StatedAxis | None], notes: list[str]) -> list[Axis]:
