@@ -20,7 +20,7 @@ from stemstore.ops.roi import map_of
 if TYPE_CHECKING:
     import xarray as xr
 
-    from stemstore._types import BoolArray
+    from stemstore._types import BoolArray, Int64Array
     from stemstore.ops.disk_table import DiskTable
 
 NEAR = 0.5  # steps of an axis between a coordinate and the position that it means
@@ -85,20 +85,32 @@ def disks_at(disks: Any, *, by: Literal["index", "coordinate"] = "index", **posi
     >>> stemstore.disks_at(disks, y=3, x=5).qy  # doctest: +SKIP
     >>> stemstore.disks_at(disks, y=1.5, x=2.5, by="coordinate")  # doctest: +SKIP
     """
-    table = table_of(disks)
-    if set(position) != set(table.scan_dims):
-        axes = ", ".join(f"{dim}=…" for dim in table.scan_dims) or "none"
-        msg = f"a position of this scan has the axes {table.scan_dims}, got {tuple(position)}; give {axes}"
-        raise InputError(msg, found=tuple(position), expected=table.scan_dims)
+    dims, offset = _bounds(disks)
+    if set(position) != set(dims):
+        axes = ", ".join(f"{dim}=…" for dim in dims) or "none"
+        msg = f"a position of this scan has the axes {dims}, got {tuple(position)}; give {axes}"
+        raise InputError(msg, found=tuple(position), expected=dims)
     if by not in ("index", "coordinate"):
         msg = f"by={by!r} is not known; use 'index' or 'coordinate'"
         raise InputError(msg, key="by", found=by)
     find = _index if by == "index" else _nearest
-    index = {dim: find(disks, dim, position[dim]) for dim in table.scan_dims}
-    mine = table.disks_of(tuple(index.values()))
+    index = {dim: find(disks, dim, position[dim]) for dim in dims}
+    flat = int(np.ravel_multi_index(tuple(index.values()), [disks.sizes[dim] for dim in dims])) if dims else 0
     along = [name for name, one in disks.variables.items() if one.dims == (PEAK,)]
+    mine = slice(int(offset[flat]), int(offset[flat + 1]))
     found: xr.Dataset = disks.drop_dims(BOUND).drop_vars("n_disks").isel({**index, PEAK: mine})
-    return found[along]
+    return found[along].compute()
+
+
+def _bounds(disks: Any) -> tuple[tuple[str, ...], Int64Array]:
+    """Dims of the scan and the bounds of its positions; the disks themselves are not loaded where they are lazy."""
+    if not {"offset", "n_disks"} <= set(getattr(disks, "data_vars", {})):
+        table_of(disks)  # says what is wrong with it
+    dims = tuple(str(dim) for dim in disks["n_disks"].dims)
+    offset = np.asarray(disks["offset"].values, np.int64)
+    if len(offset) != disks["n_disks"].size + 1 or PEAK not in disks.sizes or offset[-1] != disks.sizes[PEAK]:
+        table_of(disks)
+    return dims, offset
 
 
 def select_disks(

@@ -45,6 +45,22 @@ def test_by_index_and_by_coordinate(disks):
         assert other.identical(found)
 
 
+def test_lazy_disks_are_read_for_one_position(disks):
+    """Of disks in a store only those of the position are loaded."""
+    lazy = disks.chunk(peak=5)
+    found = disks_at(lazy, y=2, x=3)
+    assert found.identical(disks_at(disks, y=2, x=3))
+    assert not any(hasattr(one.data, "dask") for one in found.variables.values())
+
+
+def test_what_is_no_list_of_disks(disks):
+    """Foreign datasets, and lists that were cut, are refused as everywhere."""
+    with pytest.raises(InputError, match="the dataset is no list of disks"):
+        disks_at(disks.drop_vars("offset"), y=0, x=0)
+    with pytest.raises(InputError, match="the dataset was cut"):
+        disks_at(disks.isel(y=slice(1, 3)), y=0, x=0)
+
+
 def test_a_single_pattern(disks):
     """Disks without scan axes need no position."""
     import xarray as xr
