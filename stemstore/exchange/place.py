@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stemstore.errors import DestinationExistsError, InputError, StemStoreError
 from stemstore.store.local import sync_folder
@@ -14,10 +14,20 @@ from stemstore.store.refusal import refused
 from stemstore.store.urls import is_local, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from stemstore.exchange.target import Target
+
+class Format(Protocol):
+    """What has to be known of a format to replace its files."""
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+
+    @property
+    def owned(self) -> Callable[[Path], set[str]]:
+        """Names of the files that an existing file of this format consists of; empty for a file of another kind."""
 
 
 def local_destination(destination: str | os.PathLike[str]) -> Path:
@@ -35,7 +45,7 @@ def local_destination(destination: str | os.PathLike[str]) -> Path:
     return local_path(text).absolute()
 
 
-def check_free(target: Target, files: list[Path], *, overwrite: bool) -> None:
+def check_free(target: Format, files: list[Path], *, overwrite: bool) -> None:
     """Refuse places that are taken; only files of an earlier export of the same format may be replaced.
 
     Raises
