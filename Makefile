@@ -23,7 +23,7 @@ test-all: lint docs ## everything in test, and the slow tests, the notebooks and
 	$(PYTEST) -n $(JOBS)
 	$(PYTEST) --nbmake notebooks
 
-test-peers: $(VENV)/installed-test ## let stempy and LiberTEM, each in an environment of its own, open what is exported for them
+test-peers: $(VENV)/installed-test ## let stempy, LiberTEM and py4DSTEM, each in an environment of its own, open what is exported for them
 	STEMSTORE_TEST_PEERS=$(abspath $(PEERS)) $(PYTEST) tests/peers
 
 lint: $(VENV)/installed-test ## style, types, import contracts, JSON Schemas up to date
