@@ -84,7 +84,7 @@ def strain_map(
     -----
     y and x are the axes of the vectors: rows and columns of the detector, or those of the scan where `calibrate_disks`
     turned the vectors (attribute ``axes``). **py4DSTEM calls our y "x"**: its e_xx is ``e_yy`` here, its e_yy ``e_xx``,
-    its e_xy ``e_xy``, and its theta is minus ours. Its ``coordinate_rotation`` is minus `axes_rotation`.
+    its e_xy ``e_xy``, and its theta is minus ours. Its ``coordinate_rotation`` is `axes_rotation`.
 
     With c = F_00 + F_11 and s = F_10 - F_01 the rotation is atan2(s, c), and U = R'F. The linear formula is
     e = 1 - (beta + beta') / 2, theta = (beta_10 - beta_01) / 2. Standard errors hold for small strain and leave out the
