@@ -8,52 +8,102 @@ would take two electrons that happen to meet for a disk.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
 
+from stemstore.kernels.arguments import frozen
+
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array
 
+SHORT = 2  # bytes of the widest integers whose sums over bins float32 holds exactly
 
-def measure_background(frame: Array, bad: BoolArray, tile: int) -> tuple[float, float, float]:
+
+class Background(NamedTuple):
+    """Level and noise of the area without disks.
+
+    Attributes
+    ----------
+    level : counts per pixel
+        Mean (with the offset) of the tiles that remain when bright ones (three standard deviations) are put aside until none is left.
+    variance : counts squared per pixel
+        Mean variance inside these tiles, at least that of one electron per frame.
+    quantum : counts
+        Size of one electron: variance over level, at most the largest value of these tiles; 1 for counted frames, 0
+        for float frames without any noise.
+    """
+
+    level: float
+    variance: float
+    quantum: float
+
+
+def measure_background(
+    binned: Array, bins: Array, size: int, tile: int, *, offset: float = 0.0, counted: bool = False
+) -> Background:
     """Estimate level and noise of the area without disks.
 
     Parameters
     ----------
-    frame : shape (ky, kx), counts
-        Native byte order, C-contiguous.
-    bad : shape (ky, kx)
-        Pixels to leave out.
+    binned : shape (rows or more, columns or more), counts above `offset` per bin
+        From `shrink`.
+    bins : shape (rows, columns), float32
+        Visible share of every bin; those below 1 are left out.
+    size : px
+        Side of a bin.
     tile : px
         Side of the squares whose means are compared, about the radius of a disk.
-
-    Returns
-    -------
-    level : counts per pixel
-        Mean of the tiles that remain when bright ones (three standard deviations) are put aside until none is left.
-    variance : counts squared per pixel
-        Mean variance inside these tiles, at least that of one electron per frame.
-    quantum : counts
-        Size of one electron: variance over level, at most the largest pixel of these tiles; 1 for counted frames, 0
-        for float frames without any noise.
+    offset : counts per pixel
+        What was taken off the frame.
+    counted
+        Whether the counts are whole electrons.
     """
-    count, total, square, largest = tile_sums(frame, bad, tile)
-    level, variance, top = clip_tiles(count, total, square, largest)
+    side = max(2, round(tile / size))
+    beyond = offset * size**2
+    level, variance, top = clip_tiles(*tile_sums(binned, bins, side), beyond)
+    level, top = level + beyond, top + beyond
     quantum = 0.0
     if variance > 0:
         quantum = min(variance / level, top) if level > 0 else max(top, 0.0)
-    if frame.dtype.kind in "ui":
-        quantum = max(quantum, 1.0)  # integer frames cannot hold less than one electron a count
-    return level, max(variance, quantum**2 / frame.size), quantum
+    if counted:
+        quantum = max(quantum, 1.0)  # counted frames cannot hold less than one electron a count
+    level, variance = level / size**2, variance / size**2
+    return Background(level, max(variance, quantum**2 / (bins.size * size**2)), quantum)
+
+
+def offset_of(frame: Array, *, counted: bool) -> float:
+    """Give what is taken off every pixel so that float32 holds the rest: nothing for few-bit integers and electrons."""
+    if counted or (frame.dtype.kind in "ui" and frame.dtype.itemsize <= SHORT):
+        return 0.0
+    some = frame[:: max(1, frame.shape[0] // 32), :: max(1, frame.shape[1] // 32)].astype(np.float64)
+    known = some[np.isfinite(some)]
+    return float(np.median(known)) if known.size else 0.0
 
 
 def loadable(frame: Array) -> Array:
     """Bring a frame to a dtype and layout that the compiled loops take."""
     if frame.dtype.kind == "b" or (frame.dtype.kind == "f" and frame.dtype.itemsize == 2):  # noqa: PLR2004 (half)
         frame = frame.astype(np.float32)
-    return np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("="))
+    return frozen(frame.astype(frame.dtype.newbyteorder("="), copy=False))
+
+
+@numba.njit(nogil=True, cache=True)
+def noise_limit(variance: float, jump: float, significance: float) -> float:
+    """Give one of `noise_limits`."""
+    if variance <= 0 or jump <= 0:
+        return 0.0
+    exponent = significance**2 / 2
+    v = variance / jump**2
+    n = exponent / 3 + math.sqrt((exponent / 3) ** 2 + 2 * exponent * v)
+    for _ in range(30):  # convex: comes down from above, in about five steps
+        slope = math.log1p(n / v)
+        step = ((v + n) * slope - n - exponent) / slope
+        n -= step
+        if abs(step) < 1e-6 * n:
+            break
+    return n * jump
 
 
 @numba.njit(nogil=True, cache=True)
@@ -79,54 +129,58 @@ def noise_limits(variance: FloatArray, jump: float, significance: float) -> Floa
     Solves Bennett's inequality ``v h(n / v) = significance^2 / 2``, ``h(u) = (1 + u) ln(1 + u) - u``, ``v = variance /
     jump^2`` (Bennett, J. Am. Stat. Assoc. 57 (1962) 33) by Newton's method from Bernstein's bound, which lies above.
     """
-    exponent = significance**2 / 2
     out = np.zeros(len(variance))
     for i in range(len(variance)):
-        if variance[i] <= 0 or jump <= 0:
-            continue
-        v = variance[i] / jump**2
-        n = exponent / 3 + math.sqrt((exponent / 3) ** 2 + 2 * exponent * v)
-        for _ in range(30):  # convex: comes down from above, in about five steps
-            slope = math.log1p(n / v)
-            step = ((v + n) * slope - n - exponent) / slope
-            n -= step
-            if abs(step) < 1e-6 * n:
-                break
-        out[i] = n * jump
+        out[i] = noise_limit(variance[i], jump, significance)
     return out
 
 
 @numba.njit(nogil=True, cache=True)
-def tile_sums(frame: Array, bad: BoolArray, tile: int) -> tuple[Int64Array, FloatArray, FloatArray, FloatArray]:
-    """Sum up the good pixels of every square of `tile` px, the last ones larger: number, sum, of squares, maximum."""
-    down, across = max(1, frame.shape[0] // tile), max(1, frame.shape[1] // tile)
+def tile_sums(image: Array, shares: Array, side: int) -> tuple[Int64Array, FloatArray, FloatArray, FloatArray]:
+    """Sum up every square of `side`, the last ones larger: number, sum, sum of squares, maximum.
+
+    Pixels take part whose share is 1, those with a flag. Columns of a band of rows are summed first, without branches, so that vector instructions are used.
+    """
+    rows, columns = shares.shape
+    down, across = max(1, rows // side), max(1, columns // side)
     count = np.zeros(down * across, np.int64)
     total, square = np.zeros(down * across), np.zeros(down * across)
     largest = np.full(down * across, -np.inf)
-    for row in range(frame.shape[0]):
-        first = min(row // tile, down - 1) * across
-        for j in range(across):
-            stop = (j + 1) * tile if j < across - 1 else frame.shape[1]
-            s, q, m, n = 0.0, 0.0, -np.inf, 0
-            for column in range(j * tile, stop):
-                value = np.float64(frame[row, column])
-                if not bad[row, column] and np.isfinite(value):
-                    s += value
-                    q += value * value
-                    m = max(m, value)
-                    n += 1
-            count[first + j] += n
-            total[first + j] += s
-            square[first + j] += q
-            largest[first + j] = max(largest[first + j], m)
+    one, sums, squares, tops = np.zeros(columns), np.zeros(columns), np.zeros(columns), np.zeros(columns)
+    for band in range(down):
+        one[:], sums[:], squares[:], tops[:] = 0.0, 0.0, 0.0, -np.inf
+        for row in range(band * side, (band + 1) * side if band < down - 1 else rows):
+            _add_row(image[row], shares[row], one, sums, squares, tops)
+        for column in range(columns):
+            i = band * across + min(column // side, across - 1)
+            count[i] += int(one[column])
+            total[i] += sums[column]
+            square[i] += squares[column]
+            largest[i] = max(largest[i], tops[column])
     return count, total, square, largest
 
 
 @numba.njit(nogil=True, cache=True)
+def _add_row(
+    values: Array, shares: Array, one: FloatArray, sums: FloatArray, squares: FloatArray, tops: FloatArray
+) -> None:
+    for j in range(len(shares)):
+        good = shares[j] == 1
+        value = np.float64(values[j]) if good else 0.0
+        one[j] += good
+        sums[j] += value
+        squares[j] += value * value
+        tops[j] = max(tops[j], value if good else -np.inf)
+
+
+@numba.njit(nogil=True, cache=True)
 def clip_tiles(
-    count: Int64Array, total: FloatArray, square: FloatArray, largest: FloatArray
+    count: Int64Array, total: FloatArray, square: FloatArray, largest: FloatArray, offset: float
 ) -> tuple[float, float, float]:
-    """Level, variance and maximum of the tiles left after putting bright ones aside."""
+    """Level, variance and maximum of the tiles left after putting bright ones aside.
+
+    Where `offset` was taken off, level and maximum lack it.
+    """
     bound = np.inf
     level, variance, top = 0.0, 0.0, 0.0
     kept = -1
@@ -146,40 +200,104 @@ def clip_tiles(
             break
         kept = tiles
         area = n / tiles
-        one = variance / level if level > 0 else 0.0
-        bound = level + 3 * math.sqrt(variance / area) + min(one, top) / area
+        one = variance / (level + offset) if level + offset > 0 else 0.0
+        bound = level + 3 * math.sqrt(variance / area) + min(one, top + offset) / area
     return level, variance, top
 
 
 @numba.njit(nogil=True, cache=True)
-def load(frame: Array, bad: BoolArray, level: float, image: Array) -> int:
-    """Write frame minus level as float32 into the corner of `image`; bad pixels become 0 and are counted."""
-    n_bad = 0
+def load(frame: Array, bad: BoolArray, offset: float, image: Array, margin: int) -> int:
+    """Write frame minus offset as float32 into the middle of `image`; bad pixels become 0.
+
+    Returns the number of others that are not finite, which become 0, too.
+    """
+    missing = 0
     for row in range(frame.shape[0]):
-        for column in range(frame.shape[1]):
-            value = float(frame[row, column]) - level  # before rounding: counts may exceed 2^24
-            if bad[row, column] or not np.isfinite(value):
-                value = 0.0
-                n_bad += 1
-            image[row, column] = np.float32(value)
-    return n_bad
+        missing += _load_row(frame[row], bad[row], offset, image[row + margin, margin : margin + frame.shape[1]])
+    return missing
 
 
 @numba.njit(nogil=True, cache=True)
-def fill(frame: Array, bad: BoolArray, image: Array) -> None:
-    """Give every bad pixel the mean of the good ones in the smallest square around it (up to 7 x 7) that has any."""
+def _load_row(values: Array, bad: BoolArray, offset: float, image: Array) -> int:
+    missing = 0
+    for j in range(len(values)):
+        value = np.float64(values[j]) - offset  # before rounding: counts may exceed 2^24
+        finite = abs(value) < np.inf
+        image[j] = np.float32(value if finite & (not bad[j]) else 0.0)
+        missing += (not finite) & (not bad[j])
+    return missing
+
+
+@numba.njit(nogil=True, cache=True)
+def fill(frame: Array, bad: BoolArray, image: Array, margin: int) -> None:
+    """Give every missing pixel the mean of the good ones in the smallest square around it (up to 7 x 7) that has any.
+
+    Missing are those that are not bad and not finite: they differ from frame to frame.
+    """
     rows, columns = frame.shape
     for row in range(rows):
         for column in range(columns):
-            if not bad[row, column] and np.isfinite(frame[row, column]):
+            if bad[row, column] or np.isfinite(frame[row, column]):
                 continue
             for half in range(1, 4):
                 total, n = 0.0, 0
                 for i in range(max(0, row - half), min(rows, row + half + 1)):
                     for j in range(max(0, column - half), min(columns, column + half + 1)):
                         if not bad[i, j] and np.isfinite(frame[i, j]):
-                            total += image[i, j]
+                            total += image[i + margin, j + margin]
                             n += 1
                 if n > 0:
-                    image[row, column] = np.float32(total / n)
+                    image[row + margin, column + margin] = np.float32(total / n)
                     break
+
+
+@numba.njit(nogil=True, cache=True)
+def shrink(image: Array, margin: int, size: int, shape: tuple[int, int], binned: Array) -> None:
+    """Sum squares of `size` px of a frame of `shape` into the corner of `binned`; the last ones may be smaller."""
+    for i in range(-(-shape[0] // size)):
+        target = binned[i, : -(-shape[1] // size)]
+        target[:] = np.float32(0)
+        for row in range(i * size, min((i + 1) * size, shape[0])):
+            values = image[row + margin, margin : margin + shape[1]]
+            if size == 1:
+                target[:] = values
+            elif size == 2:  # noqa: PLR2004 (the usual size, known to the compiler: several times as fast)
+                _add_pairs(values, target)
+            else:
+                _add_runs(values, size, target)
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_pairs(values: Array, target: Array) -> None:
+    pairs = len(values) // 2
+    for j in range(pairs):
+        target[j] += values[2 * j] + values[2 * j + 1]
+    if pairs < len(target):
+        target[pairs] += values[2 * pairs]
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_runs(values: Array, size: int, target: Array) -> None:
+    for j in range(len(target)):
+        total = np.float32(0)
+        for column in range(j * size, min((j + 1) * size, len(values))):
+            total += values[column]
+        target[j] += total
+
+
+@numba.njit(nogil=True, cache=True)
+def subtract(binned: Array, bins: Array, level: float) -> float:
+    """Take the level of a whole bin off the bins, as far as they are visible; gives the norm of what is left."""
+    norm = 0.0
+    for i in range(bins.shape[0]):
+        norm += _subtract_row(binned[i], bins[i], level)
+    return math.sqrt(norm)
+
+
+@numba.njit(nogil=True, cache=True)
+def _subtract_row(values: Array, shares: Array, level: float) -> float:
+    norm = 0.0
+    for j in range(len(shares)):
+        values[j] = np.float32(values[j] - level * shares[j])
+        norm += values[j] * values[j]
+    return norm

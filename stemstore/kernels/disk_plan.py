@@ -1,147 +1,77 @@
-"""Settings of Bragg-disk detection and the plan that all frames of a detector share.
-
-All defaults follow from the radius of the probe. Names of the settings and the order of the filters follow py4DSTEM's
-``find_Bragg_disks`` (Savitzky et al., Microsc. Microanal. 27 (2021) 712).
-"""
+"""The plan of Bragg-disk detection: everything that all frames of a detector share."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from scipy import fft
 
 from stemstore.errors import InputError
-from stemstore.kernels import correlation
+from stemstore.kernels.correlation import transform_size
+from stemstore.kernels.disk_kernels import footprint, make_kernel
+from stemstore.kernels.disk_likelihood import Bank, make_bank, reach_of
+from stemstore.kernels.disk_options import DiskOptions, DiskParameters
+from stemstore.kernels.disk_probe import EDGE_WIDTH, Template, template_of
+from stemstore.kernels.disk_visible import Visibility
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray
-    from stemstore.kernels.correlation import Probe
 
-LARGEST_PRIME = 11  # sizes with larger prime factors leave the fast code of scipy.fft
-SMALLEST_RADIUS = 1.5  # px; below it a disk has no edge to find
-FEWEST_PEAKS = 70  # py4DSTEM's default of the largest number of peaks
-WINDOW = 2.5  # radii; of 2 to 8 the best recall of weak disks at spacings from 2.9 radii
-CONTRAST = 10.0  # counts in the disk over background counts; 3 to 30 work alike
-
-_LEAST = {
-    "edge_width": 0.1,  # px; the edge is a division
-    "min_spacing": 0,
-    "edge_boundary": 1,  # a maximum needs a neighbour on every side
-    "sigma_detect": 0,
-    "window": 1,
-    "climb": 1,
-    "significance": 0,
-    "min_rel": 0,
-    "relative_to": 0,
-    "max_peaks": 1,
-    "contrast": 1e-3,  # the kernel tends to the plain disk
-}
+__all__ = ["DiskOptions", "DiskParameters", "DiskPlan", "plan_disks"]
 
 
-class DiskOptions(TypedDict, total=False):
-    """Settings of disk detection; whatever is left out follows from the probe radius.
-
-    Attributes
-    ----------
-    edge_width : px
-        Width of the linear edge of a synthetic probe (default 2).
-    min_spacing : px
-        Of two peaks closer than this the weaker is dropped (default twice the radius).
-    edge_boundary : px
-        No peak is reported closer to the detector's edge (default the radius, rounded up; at least 1).
-    sigma_detect : px
-        Gaussian smoothing of the detection map (default a quarter of the radius).
-    window : px
-        Outer radius of the kernel's compensating window (default 2.5 radii; wider ones hide weak disks between strong
-        ones).
-    climb : px
-        Half-width of the box in which the refinement map is climbed (default a quarter of the radius, at least 2).
-    min_abs : counts per pixel, or None
-        Smallest correlation of a peak. None: from the noise of every frame, see `significance`.
-    significance
-        Gaussian-equivalent level in standard deviations of that noise threshold (default 5).
-    min_rel
-        Smallest correlation relative to the peak of rank `relative_to` (default 0.005).
-    relative_to
-        Rank of the reference peak, 0 the brightest (default 1: the brightest one next to the unscattered beam).
-    max_peaks
-        Most peaks of one frame (default four times the number of disks of spacing 2 r that fit, at least 70).
-    contrast
-        c of the refinement kernel (default 10). Smaller values lean on the area of the disks instead of their edge:
-        up to 10 % less precise for ideal disks, but less biased where the edges are distorted.
-    """
-
-    edge_width: float
-    min_spacing: float
-    edge_boundary: int
-    sigma_detect: float
-    window: float
-    climb: int
-    min_abs: float | None
-    significance: float
-    min_rel: float
-    relative_to: int
-    max_peaks: int
-    contrast: float
-
-
-@dataclass(frozen=True, slots=True)
-class DiskParameters:
-    """All settings of disk detection after defaults; names and units as in `DiskOptions`, radius in px."""
-
-    radius: float
-    edge_width: float
-    min_spacing: float
-    edge_boundary: int
-    sigma_detect: float
-    window: float
-    climb: int
-    min_abs: float | None
-    significance: float
-    min_rel: float
-    relative_to: int
-    max_peaks: int
-    contrast: float
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DiskPlan:
     """Everything one frame needs, in plain arrays; picklable.
 
     Attributes
     ----------
-    frame_shape, fft_shape : px
-        Detector as seen by the user, and the (possibly larger) size of the transforms. Where both agree the correlation
-        is periodic; where they differ the frame continues as background.
+    frame_shape, fft_shape : px, bins
+        Detector as seen by the user, and the size of the transforms of its bins. Where `fft_shape` is larger than the
+        binned frame, the frame continues as background; where both agree the correlation is periodic.
     parameters
         Settings after defaults.
-    detect, refine : shape (fft rows, fft columns / 2 + 1), complex64
-        Conjugate transforms of the two kernels.
-    detect_square, detect_peak
-        Sum of squares and maximum of the smoothed detection kernel in real space; they turn noise per pixel into noise
-        of the detection map.
+    template
+        Where the probe comes from, in words.
+    kernels : shape (fft rows, fft columns / 2 + 1), complex64
+        Conjugate transforms: the detection kernel alone, or its signal and its window where hidden pixels make their
+        shares differ from place to place.
+    sharp : shape as `kernels`, complex64, or None
+        The unsmoothed kernel of ``subpixel="newton"``.
+    square, peak
+        Sum of squares and maximum of the detection kernel in real space, per counts per pixel.
+    response
+        Answer of the map to a disk of one count per pixel.
+    bank
+        Tables of the likelihood; None for other ways to refine.
     bad : shape frame_shape, bool
-        Detector pixels to be replaced by the mean of their good neighbours.
+        Hidden detector pixels.
+    visibility
+        What follows from them and from the borders.
     """
 
     frame_shape: tuple[int, int]
     fft_shape: tuple[int, int]
     parameters: DiskParameters
-    detect: Array
-    refine: Array
-    detect_square: float
-    detect_peak: float
+    template: str
+    kernels: tuple[Array, ...]
+    sharp: Array | None
+    square: float
+    peak: float
+    response: float
+    bank: Bank | None
     bad: BoolArray
+    visibility: Visibility
 
 
 def plan_disks(
     frame_shape: tuple[int, int],
     *,
     radius: float | None = None,
-    template: Array | None = None,
+    template: Template | Array | None = None,
     bad_pixels: Array | None = None,
     **options: Unpack[DiskOptions],
 ) -> DiskPlan:
@@ -153,11 +83,11 @@ def plan_disks(
         Rows and columns of the frames.
     radius : px
         Radius of the disks. Required without a template; with one it replaces the measured radius.
-    template : shape (ky, kx)
-        Image of the probe; the brightest disk is cut out of it, its surrounding background removed and its centre of
-        mass moved to the origin. None: a synthetic disk.
+    template
+        A probe, or an image (ky, kx) of one: the brightest disk is cut out of it, see
+        `stemstore.kernels.disk_probe.template_of`. None: a synthetic disk.
     bad_pixels : shape frame_shape, bool
-        Pixels to be replaced by the mean of their good neighbours.
+        Pixels that do not count: beam stops, dead sectors, hot pixels.
     **options
         See `DiskOptions`.
 
@@ -168,83 +98,66 @@ def plan_disks(
     Raises
     ------
     InputError
-        Neither radius nor template is given, an option is unknown or out of range, or the disk does not fit the frame.
+        Neither radius nor template is given, an option is unknown or out of range, the disk does not fit the frame, or
+        no pixel counts.
+
+    Notes
+    -----
+    Memory: two or three transforms of a binned frame, 80 (20 for radii above 16 px) windows of ``2 (radius + 4)``
+    squared for the likelihood, and three maps of the frame.
     """
-    probe = None if template is None else correlation.measure_probe(template)
-    if probe is not None and radius is not None:
-        probe = replace(probe, radius=radius)
-    if probe is not None:
-        radius = probe.radius
-    if radius is None:
-        msg = "disk detection needs the size of the disks; pass radius= in pixels, or a template image of the probe"
-        raise InputError(msg)
-    parameters = _parameters(frame_shape, radius, probe, options)
-    shape = (_transform_size(frame_shape[0]), _transform_size(frame_shape[1]))
-    if probe is None or template is None:
-        image = correlation.disk_at_origin(shape, parameters.radius, parameters.edge_width)
-    else:
-        image = correlation.probe_at_origin(template, probe, shape)
-    detect, refine = correlation.make_kernels(image, parameters.window, parameters.sigma_detect, parameters.contrast)
+    probe = _probe(radius, template, options)
+    parameters = DiskParameters.of(frame_shape, probe, options)
+    bad = _bad_pixels(bad_pixels, frame_shape)
+    shape = _transform_shape(frame_shape, parameters, hidden=bool(bad.any()))
+    kernel = make_kernel(probe, parameters, shape)
+    detect = kernel.detect
+    visibility = Visibility.of(bad, probe, parameters, kernel, shape, reach_of(probe))
+    parts = (detect,) if visibility.gains is None else (kernel.signal, kernel.window)
     real = fft.irfft2(detect, s=shape)
+    area = parameters.binning**2
     return DiskPlan(
         frame_shape=frame_shape,
         fft_shape=shape,
         parameters=parameters,
-        detect=detect.astype(np.complex64),
-        refine=refine.astype(np.complex64),
-        detect_square=float((real**2).sum()),
-        detect_peak=float(real.max()),
-        bad=_bad_pixels(bad_pixels, frame_shape),
+        template=probe.source,
+        kernels=tuple(part.astype(np.complex64) for part in parts),
+        sharp=kernel.sharp.astype(np.complex64) if parameters.subpixel == "newton" else None,
+        square=float((real**2).sum()) * area,
+        peak=float(real.max()),
+        response=_response(detect, probe, parameters, shape),
+        bank=make_bank(probe, parameters.contrast) if parameters.subpixel == "likelihood" else None,
+        bad=bad,
+        visibility=visibility,
     )
 
 
-def _parameters(
-    frame_shape: tuple[int, int], radius: float, probe: Probe | None, options: DiskOptions
-) -> DiskParameters:
-    """Fill the settings that were left out and refuse those that cannot work."""
-    if not (radius >= SMALLEST_RADIUS and 2 * radius <= min(frame_shape)):
-        msg = (
-            f"a probe radius of {radius:.4g} px does not work on frames of {frame_shape[0]} x {frame_shape[1]} px: it "
-            f"must be at least {SMALLEST_RADIUS} px and the disk must fit the frame; check radius= or the binning"
-        )
-        raise InputError(msg, radius=radius, frame_shape=frame_shape)
-    values = _defaults(frame_shape, float(radius), 2.0 if probe is None else probe.edge_width)
-    unknown = sorted(set(options) - set(values))
-    if unknown:
-        msg = f"unknown option {unknown[0]!r} of disk detection; known are {', '.join(sorted(values))}"
-        raise InputError(msg, option=unknown[0])
-    values.update(options)
-    for name, least in _LEAST.items():
-        if not values[name] >= least:
-            msg = f"option {name!r} of disk detection must be at least {least}, got {values[name]!r}"
-            raise InputError(msg, option=name)
-    return DiskParameters(radius=float(radius), **values)
+def _probe(radius: float | None, template: Template | Array | None, options: DiskOptions) -> Template:
+    """Give the probe that is asked for, with the radius that is asked for."""
+    if template is not None:
+        probe = template if isinstance(template, Template) else template_of(template)
+        return probe.with_radius(radius)
+    if radius is None:
+        msg = "disk detection needs the size of the disks; pass radius= in pixels, or a template image of the probe"
+        raise InputError(msg)
+    edge_width = options.get("edge_width", EDGE_WIDTH)
+    return Template(float(radius), float(edge_width))
 
 
-def _defaults(frame_shape: tuple[int, int], radius: float, edge_width: float) -> dict[str, Any]:
-    fitting = frame_shape[0] * frame_shape[1] / (math.pi * (2 * radius) ** 2)
-    return {
-        "edge_width": edge_width,
-        "min_spacing": 2 * radius,
-        "edge_boundary": math.ceil(radius),
-        "sigma_detect": radius / 4,
-        "window": WINDOW * radius,
-        "climb": max(2, math.ceil(radius / 4)),
-        "min_abs": None,
-        "significance": 5.0,
-        "min_rel": 0.005,
-        "relative_to": 1,
-        "max_peaks": max(FEWEST_PEAKS, math.ceil(4 * fitting)),
-        "contrast": CONTRAST,
-    }
+def _transform_shape(frame_shape: tuple[int, int], parameters: DiskParameters, *, hidden: bool) -> tuple[int, int]:
+    """Bins of the transform: room for the kernel beyond the border, but none where py4DSTEM's maps are periodic."""
+    beyond = 0.0
+    if parameters.subpixel == "likelihood" or hidden or parameters.edge_boundary < parameters.radius:
+        beyond = max(0.0, parameters.window - parameters.edge_boundary) / parameters.binning
+    rows, columns = (transform_size(math.ceil(-(-n // parameters.binning) + beyond)) for n in frame_shape)
+    return rows, columns
 
 
-def _transform_size(size: int) -> int:
-    rest = size
-    for prime in (2, 3, 5, 7, LARGEST_PRIME):
-        while rest % prime == 0:
-            rest //= prime
-    return size if rest == 1 else int(fft.next_fast_len(size, real=True))
+def _response(detect: Array, probe: Template, parameters: DiskParameters, shape: tuple[int, int]) -> float:
+    half = math.ceil(probe.radius + probe.edge_width) + 1
+    total = probe.draw((2 * half + 1, 2 * half + 1), (float(half), float(half))).sum() * parameters.binning**2
+    disk = np.conj(footprint(probe, parameters, shape))
+    return float(fft.irfft2(disk * detect, s=shape)[0, 0] * total)
 
 
 def _bad_pixels(bad_pixels: Array | None, frame_shape: tuple[int, int]) -> BoolArray:
@@ -254,4 +167,7 @@ def _bad_pixels(bad_pixels: Array | None, frame_shape: tuple[int, int]) -> BoolA
     if bad.shape != frame_shape:
         msg = f"bad_pixels has shape {bad.shape}, but the frames have {frame_shape}; pass one flag per detector pixel"
         raise InputError(msg, found=bad.shape, expected=frame_shape)
+    if bad.all():
+        msg = "bad_pixels hides the whole detector; it is True for pixels that do not count"
+        raise InputError(msg, key="bad_pixels")
     return bad

@@ -1,42 +1,50 @@
 """The disks of one frame: from pixels to a list of positions and intensities.
 
-Order of the steps: background and noise; maxima of the detection map above the noise; brightest first; threshold with
-the local background; relative threshold; spacing; number. Then every remaining peak climbs the refinement map, is
-refined by a parabola, and the spacing is checked again, because two candidates may meet.
+Order of the steps: background and noise; maxima of the detection map away from the border; visible share; absolute
+threshold (from the noise, with the local background); relative threshold; spacing; number. Then every remaining peak is
+refined, half of the spacing is checked again, because two candidates may meet, and hot pixels are left out.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stemstore.kernels import background, correlation, peaks
+from stemstore.kernels import background, correlation, disk_likelihood, peaks
+from stemstore.kernels.disk_newton import newton
+from stemstore.kernels.disk_sums import disk_sums, precision
 
 if TYPE_CHECKING:
     from stemstore._types import Array, FloatArray, Int64Array
+    from stemstore.kernels.background import Background
     from stemstore.kernels.disk_plan import DiskPlan
 
-COLUMNS = ("ky", "kx", "intensity", "correlation")
-"""Meaning of the last axis of a disk list: row and column in px, counts, counts per pixel."""
+COLUMNS = ("ky", "kx", "intensity", "correlation", "sigma_q")
+"""Meaning of the last axis of a disk list: row and column in px, counts, counts per pixel, px."""
+
+FILTERS = (*peaks.STEPS, "min_spacing after refinement", "hot pixel")
+"""What the numbers of `filter_counts` are left after, in this order."""
 
 HOT_SHARE = 0.5  # one pixel holding more of the net counts than this is a hot pixel, not a disk
 ROUNDING = 1e-6  # rounding of a float32 transform pair, relative to the norms of frame and kernel
+MAD = 1.4826  # standard deviation over median absolute deviation, for a normal distribution
 
 
-def frame_disks(frame: Array, plan: DiskPlan, out: Array) -> int:
+def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = False) -> int:
     """Find the disks of one frame.
 
     Parameters
     ----------
     frame : shape plan.frame_shape, counts
-        Any integer or float dtype; a pixel that is not finite counts as bad.
+        Any integer or float dtype; a pixel that is not finite is replaced by the mean of its neighbours.
     plan
         From `stemstore.kernels.disk_plan.plan_disks`.
-    out : shape (max_peaks, 4), float32
-        Filled with (row px, column px, counts, correlation) of the disks, largest correlation first, then NaN.
+    out : shape (max_peaks, len(COLUMNS)), float32
+        Filled with the columns of the disks, see `COLUMNS`, largest correlation first, then NaN.
+    counted
+        Whether a frame of floating-point type holds whole electrons.
 
     Returns
     -------
@@ -44,69 +52,118 @@ def frame_disks(frame: Array, plan: DiskPlan, out: Array) -> int:
 
     Notes
     -----
-    Intensity: counts within the radius minus the mean of the ring from radius + 2 to radius + 5 px (without pixels that
-    belong to other disks; its 20 % quantile where less than a quarter of the ring is left) times the area.
+    Intensity: see `stemstore.kernels.disk_sums.disk_sums`. sigma_q: the standard deviation per axis that a disk of its
+    counts on its background can be located with, see `stemstore.kernels.disk_sums.precision`; the mode
+    ``"likelihood"`` comes close to it.
     """
     out[...] = np.nan
-    options = plan.parameters
-    frame = background.loadable(frame)
-    level, variance, quantum = background.measure_background(frame, plan.bad, max(4, round(options.radius)))
-    image = correlation.workspace(plan.fft_shape)
-    if background.load(frame, plan.bad, level, image):
-        background.fill(frame, plan.bad, image)
-    norm = float(np.linalg.norm(image))
-    detection, refinement = correlation.correlate(image, plan.detect, plan.refine)
-    rows, columns = plan.frame_shape
-    detection, refinement, image = (np.ascontiguousarray(m[:rows, :columns]) for m in (detection, refinement, image))
-    noise = Noise(level, variance, quantum, ROUNDING * norm * math.sqrt(plan.detect_square))
-    found = _candidates(detection, image, noise, plan)
-    centres = peaks.parabola(refinement, peaks.climb(refinement, found, options.climb))
-    keep = peaks.space_out(centres, options.min_spacing / 2)
-    found, centres = found[keep], centres[keep]
-    intensity, share = peaks.disk_sums(image, centres, options.radius, options.edge_width)
-    disks = np.column_stack((centres, intensity, detection[found[:, 0], found[:, 1]]))[share <= HOT_SHARE]
+    disks, _ = _find(frame, plan, counted=counted)
     out[: len(disks)] = disks
     return len(disks)
 
 
-def _candidates(detection: Array, image: Array, noise: Noise, plan: DiskPlan) -> Int64Array:
-    """Find maxima, brightest first; then thresholds, spacing and number, in this order."""
-    options = plan.parameters
-    found = peaks.local_maxima(detection, options.edge_boundary, float(noise.limits(np.zeros(1), plan)[0]))
-    score = detection[found[:, 0], found[:, 1]]
-    order = np.argsort(-score, kind="stable")
-    found, score = found[order], score[order]
-    if options.min_abs is None:
-        keep = score > noise.limits(peaks.ring_medians(image, found, options.radius), plan)
-        found, score = found[keep], score[keep]
-    if len(found) > options.relative_to:
-        found = found[score >= options.min_rel * score[options.relative_to]]
-    found = found[peaks.space_out(found.astype(np.float64), options.min_spacing)]
-    return found[: options.max_peaks]
+def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dict[str, int]:
+    """Count the peaks of one frame that are left after each step.
 
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """Noise of one frame, in the units of `background.measure_background`.
-
-    Attributes
+    Parameters
     ----------
-    level, variance, quantum
-        Counts and counts squared per pixel, counts per electron.
-    floor : counts per pixel
-        Rounding of the detection map.
+    frame, plan, counted
+        As of `frame_disks`.
+
+    Returns
+    -------
+    counts
+        By the names of `FILTERS`, in this order: ``"maxima"`` are those of the detection map that exceed the absolute
+        threshold on the level of the frame and keep `edge_boundary`, the last one is the number of disks.
     """
+    _, tally = _find(frame, plan, counted=counted)
+    return dict(zip(FILTERS, tally, strict=True))
 
-    level: float
-    variance: float
-    quantum: float
-    floor: float
 
-    def limits(self, excess: FloatArray, plan: DiskPlan) -> FloatArray:
-        """Smallest significant correlation where the background is `excess` counts per pixel above the level."""
-        options = plan.parameters
-        if options.min_abs is not None:
-            return np.full(len(excess), max(options.min_abs, self.floor))
-        variance = np.maximum(self.variance, self.quantum * (self.level + excess)) * plan.detect_square
-        limits = background.noise_limits(variance, self.quantum * plan.detect_peak, options.significance)
-        return np.maximum(limits, self.floor)
+def _find(frame: Array, plan: DiskPlan, *, counted: bool) -> tuple[FloatArray, list[int]]:
+    """Give the table of the disks, and how many peaks were left after each of `FILTERS`."""
+    options, shown = plan.parameters, plan.visibility
+    frame = background.loadable(frame)
+    counted = counted or frame.dtype.kind in "ui"
+    offset = background.offset_of(frame, counted=counted and frame.dtype.itemsize <= background.SHORT)
+    image, binned = correlation.workspace(plan.frame_shape, shown.margin, plan.fft_shape)
+    if background.load(frame, plan.bad, offset, image, shown.margin):
+        background.fill(frame, plan.bad, image, shown.margin)
+    background.shrink(image, shown.margin, options.binning, plan.frame_shape, binned)
+    tile = max(4, round(options.radius))
+    noise = background.measure_background(binned, shown.bins, options.binning, tile, offset=offset, counted=counted)
+    norm = background.subtract(binned, shown.bins, (noise.level - offset) * options.binning**2)
+    spectrum = correlation.transform(binned)
+    score = _detection_map(spectrum, plan)
+    floor = ROUNDING * norm * math.sqrt(plan.square) / options.binning
+    found = peaks.candidates(score, binned, shown.bins, shown.share, _rules(score, plan, noise, floor))
+    centres = _refined(image, spectrum, plan, found, (noise.level, offset))
+    keep = peaks.space_out(centres, options.min_spacing / 2)
+    centres, values = centres[keep], found[1][keep]
+    sums = disk_sums(image, shown.good, shown.margin, centres, options.radius, options.edge_width)
+    sigma = precision(sums, offset, noise.quantum, options.radius, options.edge_width)
+    disks = np.column_stack((centres, sums.counts, values, sigma))[sums.top <= HOT_SHARE]
+    return disks, [*found[3].tolist(), len(values), len(disks)]
+
+
+def _detection_map(spectrum: Array, plan: DiskPlan) -> Array:
+    """Correlate with the detection kernel; with its parts where their visible shares differ from place to place."""
+    power = plan.parameters.power
+    maps = [correlation.correlate(spectrum, kernel, plan.fft_shape, power) for kernel in plan.kernels]
+    gains = plan.visibility.gains
+    if gains is None:
+        return maps[0]
+    rows, columns = gains.shape[1:]
+    score: Array = maps[0][:rows, :columns] * gains[0] - maps[1][:rows, :columns] * gains[1]
+    return score
+
+
+def _refined(
+    image: Array,
+    spectrum: Array,
+    plan: DiskPlan,
+    found: tuple[FloatArray, FloatArray, FloatArray, Int64Array],
+    floors: tuple[float, float],
+) -> FloatArray:
+    """Give sub-pixel positions of candidates, the way that was chosen; `floors` are level of the frame and offset."""
+    positions, values, excess, _ = found
+    if plan.bank is not None:
+        visible = plan.visibility.good, plan.visibility.partial
+        heights, below = values / plan.response, floors[0] + np.maximum(excess, 0.0)
+        return disk_likelihood.refine(image, visible, positions, heights, below, floors[1], plan.bank)
+    if plan.parameters.subpixel == "none":
+        return np.round(positions)
+    if plan.sharp is not None:
+        product = correlation.weighted(spectrum, plan.sharp, plan.parameters.power)
+        return newton(product, plan.fft_shape, positions)
+    return positions
+
+
+def _rules(score: Array, plan: DiskPlan, noise: Background, floor: float) -> peaks.Rules:
+    """Put together what a maximum of this frame must be; `floor` is the rounding of its map."""
+    options = plan.parameters
+    least, local = floor, options.min_abs is None and options.power == 1
+    if options.min_abs is not None:
+        least = max(options.min_abs, floor)
+    elif options.power != 1:  # the map has no unit: its own spread is the noise
+        least = max(floor, options.significance * MAD * float(np.median(np.abs(score))))
+    return peaks.Rules(
+        rows=plan.frame_shape[0],
+        columns=plan.frame_shape[1],
+        binning=options.binning,
+        radius=options.radius,
+        border=options.edge_boundary,
+        spacing=options.min_spacing,
+        min_visible=options.min_visible,
+        min_rel=options.min_rel,
+        relative_to=options.relative_to,
+        max_peaks=options.max_peaks,
+        significance=options.significance,
+        least=least,
+        local=local,
+        level=noise.level,
+        variance=noise.variance,
+        quantum=noise.quantum,
+        square=plan.square,
+        peak=plan.peak,
+    )

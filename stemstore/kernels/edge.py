@@ -81,7 +81,7 @@ def noise_quantum(values: FloatArray, good: BoolArray) -> float:
 
     The median over squares of 8 x 8 pixels with intensity, so that edges and hot pixels have no say.
     """
-    count, total, square, _ = background.tile_sums(np.ascontiguousarray(values), ~good, TILE)
+    count, total, square, _ = background.tile_sums(np.ascontiguousarray(values), good, TILE)
     some = (count > 1) & (total > 0)
     if not some.any():
         return 0.0

@@ -1,21 +1,150 @@
-"""Compiled loops on correlation maps: maxima, spacing, climbing, sub-pixel positions, intensities.
+"""Compiled loops on correlation maps: maxima and their vertices, the filters in their order, local background.
 
-The maxima rule follows py4DSTEM (Savitzky et al., Microsc. Microanal. 27 (2021) 712).
+The maxima rule and the order of the filters follow py4DSTEM (Savitzky et al., Microsc. Microanal. 27 (2021) 712).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
+
+from stemstore.kernels.background import noise_limit
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array
 
 RING = (2.0, 5.0)  # background ring from radius + 2 to radius + 5 px
-CLIMBS = 4  # squares a candidate may climb: strong neighbours push maxima of the detection map away
+
+
+class Rules(NamedTuple):
+    """What a maximum of the detection map must be; lengths in px of the detector, values in counts per pixel.
+
+    Attributes
+    ----------
+    rows, columns
+        Extent of the frame.
+    binning, radius, border, spacing
+        As in `stemstore.kernels.disk_options.DiskOptions`.
+    min_visible, min_rel, relative_to, max_peaks, significance
+        As there.
+    least
+        Absolute threshold.
+    local
+        Whether noise sets a higher one where the local background is higher.
+    level, variance, quantum
+        From `stemstore.kernels.background.measure_background`.
+    square, peak
+        Sum of squares and maximum of the detection kernel: they turn noise per pixel into noise of the map.
+    """
+
+    rows: int
+    columns: int
+    binning: int
+    radius: float
+    border: int
+    spacing: float
+    min_visible: float
+    min_rel: float
+    relative_to: int
+    max_peaks: int
+    significance: float
+    least: float
+    local: bool
+    level: float
+    variance: float
+    quantum: float
+    square: float
+    peak: float
+
+
+STEPS = ("maxima", "min_visible", "min_abs", "min_rel", "min_spacing", "max_peaks")
+"""What the numbers that `candidates` counts are left after."""
+
+
+@numba.njit(nogil=True, cache=True)
+def candidates(
+    score: Array, binned: Array, bins: Array, share: Array, rules: Rules
+) -> tuple[FloatArray, FloatArray, FloatArray, Int64Array]:
+    """Find the maxima of a detection map and filter them.
+
+    Parameters
+    ----------
+    score, binned : shape (padded rows, padded columns), float32
+        Detection map and binned frame minus its level; what is beyond the binned frame is not looked at.
+    bins, share : shape (binned rows, binned columns), float32
+        Visible share of every bin, and of a disk centred there.
+    rules
+        See `Rules`.
+
+    Returns
+    -------
+    positions : shape (n, 2), px of the detector
+        Vertices of parabolas; brightest first.
+    values : shape (n,), counts per pixel
+        The map there.
+    excess : shape (n,), counts per pixel
+        Local background above the level of the frame.
+    tally : shape (len(STEPS),)
+        Number of maxima left after every filter.
+    """
+    tally = np.zeros(6, np.int64)
+    found = local_maxima(score, share.shape, 1, _limit(rules, 0.0))
+    positions, values = vertices(score, found)
+    _to_detector(positions, rules.binning)
+    inside = np.empty(len(found), np.bool_)
+    for n in range(len(found)):
+        row = positions[n, 0] if rules.binning > 1 else found[n, 0] * 1.0
+        column = positions[n, 1] if rules.binning > 1 else found[n, 1] * 1.0
+        inside[n] = _within(row, rules.rows, rules.border) and _within(column, rules.columns, rules.border)
+    found, positions, values = found[inside], positions[inside], values[inside]
+    tally[0] = len(found)
+    order = np.argsort(-values, kind="mergesort")
+    found, positions, values = found[order], positions[order], values[order]
+    keep = np.array([share[found[n, 0], found[n, 1]] >= rules.min_visible for n in range(len(found))], np.bool_)
+    found, positions, values = found[keep], positions[keep], values[keep]
+    tally[1] = len(found)
+    excess = ring_medians(binned, bins, found, rules.binning, rules.radius)
+    keep = np.ones(len(found), np.bool_)
+    if rules.local:
+        for n in range(len(found)):
+            keep[n] = values[n] > _limit(rules, excess[n]) / math.sqrt(share[found[n, 0], found[n, 1]])
+    positions, values, excess = positions[keep], values[keep], excess[keep]
+    tally[2] = len(values)
+    if len(values) > rules.relative_to:
+        keep = values >= rules.min_rel * values[rules.relative_to]
+        positions, values, excess = positions[keep], values[keep], excess[keep]
+    tally[3] = len(values)
+    keep = space_out(positions, rules.spacing)
+    positions, values, excess = positions[keep], values[keep], excess[keep]
+    tally[4] = len(values)
+    tally[5] = min(len(values), rules.max_peaks)
+    return positions[: tally[5]].copy(), values[: tally[5]].copy(), excess[: tally[5]].copy(), tally
+
+
+@numba.njit(nogil=True, cache=True)
+def _limit(rules: Rules, excess: float) -> float:
+    """Smallest significant value where the background is `excess` counts per pixel above the level."""
+    if not rules.local:
+        return rules.least
+    variance = max(rules.variance, rules.quantum * (rules.level + excess)) * rules.square
+    return max(rules.least, noise_limit(variance, rules.quantum * rules.peak, rules.significance))
+
+
+@numba.njit(nogil=True, cache=True)
+def _within(place: float, extent: int, border: int) -> bool:
+    """Whether the pixel nearest to a place is at least `border` px away from both ends."""
+    return border - 0.5 <= place < extent - border - 0.5
+
+
+@numba.njit(nogil=True, cache=True)
+def _to_detector(positions: FloatArray, binning: int) -> None:
+    """Turn places among bins into places among pixels."""
+    for n in range(len(positions)):
+        for axis in range(2):
+            positions[n, axis] = positions[n, axis] * binning + (binning - 1) / 2
 
 
 @numba.njit(nogil=True, cache=True)
@@ -36,18 +165,19 @@ def _mark_maxima(before: Array, here: Array, after: Array, threshold: float, mar
 
 
 @numba.njit(nogil=True, cache=True)
-def local_maxima(score: Array, border: int, threshold: float) -> Int64Array:
-    """Find maxima above `threshold`, `border` (at least 1) px away from the edge.
+def local_maxima(score: Array, shape: tuple[int, int], border: int, threshold: float) -> Int64Array:
+    """Find maxima above `threshold` in the corner of `shape` of a map, `border` (at least 1) px away from its edges.
 
     A maximum is larger than its four neighbours that come earlier column by column, and not smaller than its four later
     ones, so that a plateau yields one point. Returns rows and columns, shape (n, 2), row by row.
     """
     found = np.empty((256, 2), np.int64)
-    marks = np.empty(max(0, score.shape[1] - 2 * border), np.bool_)
+    marks = np.empty(max(0, shape[1] - 2 * border), np.bool_)
     n = 0
-    for i in range(border, score.shape[0] - border):
-        cut = slice(border - 1, score.shape[1] - border + 1)
-        if _mark_maxima(score[i - 1, cut], score[i, cut], score[i + 1, cut], threshold, marks) == 0:
+    for i in range(border, shape[0] - border):
+        first, stop = border - 1, shape[1] - border + 1
+        before, here, after = score[i - 1, first:stop], score[i, first:stop], score[i + 1, first:stop]
+        if _mark_maxima(before, here, after, threshold, marks) == 0:
             continue
         for k in np.flatnonzero(marks):
             if n == len(found):
@@ -72,25 +202,6 @@ def space_out(positions: FloatArray, distance: float) -> BoolArray:
 
 
 @numba.njit(nogil=True, cache=True)
-def climb(score: Array, positions: Int64Array, half: int) -> Int64Array:
-    """Move every position uphill on `score`, by squares of half-width `half`, to the top; at most four squares."""
-    out = positions.copy()
-    for n in range(len(positions)):
-        best = -np.inf
-        for _ in range(CLIMBS):
-            y, x, moved = out[n, 0], out[n, 1], False
-            for i in range(max(0, y - half), min(score.shape[0], y + half + 1)):
-                for j in range(max(0, x - half), min(score.shape[1], x + half + 1)):
-                    if score[i, j] > best:
-                        best = score[i, j]
-                        out[n, 0], out[n, 1] = i, j
-                        moved = True
-            if not moved or (out[n, 0] == y and out[n, 1] == x):
-                break
-    return out
-
-
-@numba.njit(nogil=True, cache=True)
 def _vertex(before: float, here: float, after: float) -> float:
     curvature = 4 * here - 2 * before - 2 * after
     if curvature <= 0:
@@ -99,95 +210,42 @@ def _vertex(before: float, here: float, after: float) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def parabola(score: Array, positions: Int64Array) -> FloatArray:
-    """Refine positions by the vertex of a three-point parabola along each axis, moved by at most 1 px."""
-    out = np.empty((len(positions), 2))
+def vertices(score: Array, positions: Int64Array) -> tuple[FloatArray, FloatArray]:
+    """Refine maxima by the vertex of a three-point parabola along each axis, by at most 1 px; also the value there."""
+    places, values = np.empty((len(positions), 2)), np.empty(len(positions))
     for n in range(len(positions)):
         i, j = positions[n, 0], positions[n, 1]
-        out[n, 0], out[n, 1] = i, j
+        places[n, 0], places[n, 1], values[n] = i, j, score[i, j]
         if 0 < i < score.shape[0] - 1:
-            out[n, 0] += _vertex(score[i - 1, j], score[i, j], score[i + 1, j])
+            step = _vertex(score[i - 1, j], score[i, j], score[i + 1, j])
+            places[n, 0] += step
+            values[n] += step * (np.float64(score[i + 1, j]) - score[i - 1, j]) / 4
         if 0 < j < score.shape[1] - 1:
-            out[n, 1] += _vertex(score[i, j - 1], score[i, j], score[i, j + 1])
-    return out
+            step = _vertex(score[i, j - 1], score[i, j], score[i, j + 1])
+            places[n, 1] += step
+            values[n] += step * (np.float64(score[i, j + 1]) - score[i, j - 1]) / 4
+    return places, values
 
 
 @numba.njit(nogil=True, cache=True)
-def ring_medians(image: Array, positions: Int64Array, radius: float) -> FloatArray:
-    """Take the median between radius + 2 and radius + 5 px around every position; 0 where the ring is off the image."""
-    inner, outer = (radius + RING[0]) ** 2, (radius + RING[1]) ** 2
-    reach = math.ceil(radius + RING[1])
+def ring_medians(binned: Array, bins: Array, positions: Int64Array, size: int, radius: float) -> FloatArray:
+    """Take the median per pixel of the bins between radius + 2 and radius + 5 px (one bin at least) around positions.
+
+    Bins that are not wholly visible are left out; where none is left the result is 0.
+    """
+    inner = (radius + RING[0]) / size
+    outer = max((radius + RING[1]) / size, inner + 1)
+    reach = math.ceil(outer)
     values = np.empty((2 * reach + 1) ** 2)
     out = np.zeros(len(positions))
     for n in range(len(positions)):
         m = 0
-        for i in range(max(0, positions[n, 0] - reach), min(image.shape[0], positions[n, 0] + reach + 1)):
-            for j in range(max(0, positions[n, 1] - reach), min(image.shape[1], positions[n, 1] + reach + 1)):
+        for i in range(max(0, positions[n, 0] - reach), min(bins.shape[0], positions[n, 0] + reach + 1)):
+            for j in range(max(0, positions[n, 1] - reach), min(bins.shape[1], positions[n, 1] + reach + 1)):
                 d = (i - positions[n, 0]) ** 2 + (j - positions[n, 1]) ** 2
-                if inner <= d < outer:
-                    values[m] = image[i, j]
+                if inner * inner <= d < outer * outer and bins[i, j] == 1:
+                    values[m] = binned[i, j]
                     m += 1
         if m > 0:
-            out[n] = np.median(values[:m])
+            out[n] = np.median(values[:m]) / size**2
     return out
-
-
-@numba.njit(nogil=True, cache=True)
-def _neighbours(centres: FloatArray, own: int, distance: float) -> FloatArray:
-    """Give the centres closer than `distance` to centre number `own`, without itself."""
-    out = np.empty_like(centres)
-    m = 0
-    for k in range(len(centres)):
-        dy, dx = centres[k, 0] - centres[own, 0], centres[k, 1] - centres[own, 1]
-        if k != own and dy * dy + dx * dx < distance * distance:
-            out[m] = centres[k]
-            m += 1
-    return out[:m]
-
-
-@numba.njit(nogil=True, cache=True)
-def disk_sums(image: Array, centres: FloatArray, radius: float, edge_width: float) -> tuple[FloatArray, FloatArray]:
-    """Sum every disk above its surrounding ring; also the share of its largest pixel in that sum."""
-    inner, outer, reach = radius + RING[0], radius + RING[1], math.ceil(radius + RING[1])
-    foreign = radius + edge_width / 2 + 0.5  # half a pixel for the position
-    ring = np.empty((2 * reach + 3) ** 2)
-    total, share = np.zeros(len(centres)), np.zeros(len(centres))
-    for n in range(len(centres)):
-        y, x = centres[n, 0], centres[n, 1]
-        others = _neighbours(centres, n, outer + foreign)
-        area, m, all_ring, top = 0, 0, 0, -np.inf
-        for i in range(max(0, int(y) - reach), min(image.shape[0], int(y) + reach + 2)):
-            for j in range(max(0, int(x) - reach), min(image.shape[1], int(x) + reach + 2)):
-                d = (i - y) ** 2 + (j - x) ** 2
-                if d < radius * radius:
-                    total[n] += image[i, j]
-                    top = max(top, image[i, j])
-                    area += 1
-                elif inner * inner <= d < outer * outer:
-                    all_ring += 1
-                    clear = True
-                    for k in range(len(others)):
-                        clear &= (i - others[k, 0]) ** 2 + (j - others[k, 1]) ** 2 >= foreign * foreign
-                    if clear:
-                        ring[m] = image[i, j]
-                        m += 1
-        below = ring[:m].mean() if m > 0 else 0.0
-        if 4 * m < all_ring:
-            below = _ring_quantile(image, y, x, inner, outer)
-        total[n] -= below * area
-        share[n] = (top - below) / total[n] if total[n] > 0 else np.inf
-    return total, share
-
-
-@numba.njit(nogil=True, cache=True)
-def _ring_quantile(image: Array, y: float, x: float, inner: float, outer: float) -> float:
-    """20 % quantile of a ring that other disks cover."""
-    reach = math.ceil(outer)
-    values = np.empty((2 * reach + 3) ** 2)
-    m = 0
-    for i in range(max(0, int(y) - reach), min(image.shape[0], int(y) + reach + 2)):
-        for j in range(max(0, int(x) - reach), min(image.shape[1], int(x) + reach + 2)):
-            if inner <= math.sqrt((i - y) ** 2 + (j - x) ** 2) < outer:
-                values[m] = image[i, j]
-                m += 1
-    return np.quantile(values[:m], 0.2) if m > 0 else 0.0

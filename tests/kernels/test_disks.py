@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stemstore.kernels.correlation import disk, position_limit
 from stemstore.kernels.disk_plan import DiskPlan, plan_disks
+from stemstore.kernels.disk_probe import disk, position_limit
 from stemstore.kernels.disks import frame_disks
 
 RADIUS, EDGE, SIZE = 8.0, 2.0, 256
@@ -21,7 +21,7 @@ def draw(shape: tuple[int, int], centre: tuple[float, float], radius: float, edg
 
 def find(frame: np.ndarray, plan: DiskPlan) -> np.ndarray:
     """Run the detection and cut the list behind its last disk."""
-    out = np.empty((plan.parameters.max_peaks, 4), np.float32)
+    out = np.empty((plan.parameters.max_peaks, 5), np.float32)
     n_disks = frame_disks(frame, plan, out)
     assert np.isnan(out[n_disks:]).all()
     assert np.isfinite(out[:n_disks]).all()

@@ -1,6 +1,8 @@
-"""Maxima, spacing, climbing, parabola and intensities on small maps with known answers."""
+"""Maxima, vertices, filters and local background on small maps with known answers."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stemstore.kernels import peaks
-from stemstore.kernels.correlation import disk
+from stemstore.kernels.disk_probe import disk
 
 MAPS = hnp.arrays(np.float32, st.tuples(st.integers(3, 12), st.integers(3, 12)), elements=st.integers(0, 4))
 POINTS = hnp.arrays(np.float64, st.tuples(st.integers(0, 15), st.just(2)), elements=st.integers(0, 20))
@@ -23,22 +25,22 @@ def test_maxima_follow_the_raster_rule(score: np.ndarray) -> None:
     equal = np.logical_and.reduce([score >= np.roll(score, (-a, -b), (0, 1)) for a, b in earlier])
     expected = above & equal & (score > 1)
     expected[[0, -1]] = expected[:, [0, -1]] = False
-    assert peaks.local_maxima(score, 1, 1.0).tolist() == np.argwhere(expected).tolist()
+    assert peaks.local_maxima(score, score.shape, 1, 1.0).tolist() == np.argwhere(expected).tolist()
 
 
 def test_a_plateau_yields_one_maximum() -> None:
     """A saturated flat top is one peak."""
     score = np.zeros((9, 9), np.float32)
     score[3:6, 2:7] = 5
-    assert len(peaks.local_maxima(score, 1, 0.0)) == 1
+    assert len(peaks.local_maxima(score, score.shape, 1, 0.0)) == 1
 
 
 def test_many_maxima_and_the_border() -> None:
     """More maxima than the first buffer holds are found; the border is left out."""
     score = np.zeros((101, 101), np.float32)
     score[::2, ::2] = 1
-    assert len(peaks.local_maxima(score, 1, 0.5)) == 49**2
-    assert len(peaks.local_maxima(score, 50, 0.5)) == 1
+    assert len(peaks.local_maxima(score, score.shape, 1, 0.5)) == 49**2
+    assert len(peaks.local_maxima(score, score.shape, 50, 0.5)) == 1
 
 
 @given(POINTS, st.floats(0.5, 12))
@@ -51,67 +53,71 @@ def test_spacing_keeps_the_first_of_every_crowd(points: np.ndarray, distance: fl
         assert keep[i] == (not near)
 
 
-def test_climbing_reaches_the_top_of_a_slope() -> None:
-    """A candidate several boxes away from the top arrives there; one on top stays."""
-    rows, columns = np.indices((30, 30))
-    score = -((rows - 20.0) ** 2) - (columns - 7.0) ** 2
-    assert peaks.climb(score, np.array([[15, 11], [20, 7]]), 2).tolist() == [[20, 7], [20, 7]]
-
-
-def test_parabola_is_exact_on_a_quadratic() -> None:
-    """The vertex of a quadratic surface is found exactly; at the border the pixel itself is returned."""
+def test_vertices_are_exact_on_a_quadratic() -> None:
+    """The vertex of a quadratic surface and its height are found exactly; at the border the pixel itself is given."""
     rows, columns = np.indices((9, 9))
     score = 5 - (rows - 4.3) ** 2 - 0.5 * (columns - 3.8) ** 2
-    np.testing.assert_allclose(peaks.parabola(score, np.array([[4, 4], [0, 4]])), [[4.3, 3.8], [0.0, 3.8]], atol=1e-12)
+    places, values = peaks.vertices(score, np.array([[4, 4], [0, 4]]))
+    np.testing.assert_allclose(places, [[4.3, 3.8], [0.0, 3.8]], atol=1e-12)
+    np.testing.assert_allclose(values, [5.0, 5 - 4.3**2], atol=1e-12)
 
 
-def test_parabola_moves_at_most_one_pixel() -> None:
+def test_vertices_move_at_most_one_pixel() -> None:
     """Where the pixel is no maximum the step is limited, and a valley moves nothing."""
     score = np.array([[0.0, 0, 0], [0, 10.0, 29], [0, 0, 0]])
-    assert peaks.parabola(score, np.array([[1, 1]]))[0].tolist() == [1.0, 1.0]
+    assert peaks.vertices(score, np.array([[1, 1]]))[0].tolist() == [[1.0, 1.0]]
     steep = np.array([[0.0, 0, 0], [0, 10.0, 19.9], [0, 0, 0]])
-    assert peaks.parabola(steep, np.array([[1, 1]]))[0].tolist() == [1.0, 2.0]
-
-
-def test_intensity_is_the_sum_above_the_ring() -> None:
-    """A disk of known counts on a tilted background keeps its counts; no pixel dominates."""
-    rows, _ = np.indices((50, 50))
-    image = (2 + 0.05 * rows + 7 * disk((50, 50), (24.0, 25.0), 5.0, 0.1)).astype(np.float32)
-    inside = np.hypot(rows - 24, np.arange(50) - 25) < 5
-    total, share = peaks.disk_sums(image, np.array([[24.0, 25.0]]), 5.0, 0.1)
-    assert total[0] == pytest.approx(7 * inside.sum(), rel=1e-3)
-    assert share[0] == pytest.approx(1 / inside.sum(), rel=0.1)
-
-
-def test_neighbours_do_not_count_as_background() -> None:
-    """Two disks whose rings overlap keep their counts."""
-    centres = np.array([[25.0, 20.0], [25.0, 33.0]])
-    image = sum(4 * disk((50, 55), (c[0], c[1]), 5.0, 0.1) for c in centres).astype(np.float32)
-    total, _ = peaks.disk_sums(image, centres, 5.0, 0.1)
-    alone, _ = peaks.disk_sums((4 * disk((50, 55), (25.0, 20.0), 5.0, 0.1)).astype(np.float32), centres[:1], 5.0, 0.1)
-    np.testing.assert_allclose(total, [alone[0], alone[0]])
-
-
-def test_a_crowded_ring_falls_back_to_its_low_quantile() -> None:
-    """A disk surrounded by others on all sides still gets the background between them."""
-    around = [(25 + 12 * np.cos(a), 25 + 12 * np.sin(a)) for a in np.arange(6) * np.pi / 3]
-    centres = np.array([(25.0, 25.0), *around])
-    image = 1 + sum(4 * disk((51, 51), (c[0], c[1]), 5.0, 0.1) for c in centres)
-    total, _ = peaks.disk_sums(image.astype(np.float32), centres, 5.0, 0.1)
-    inside = np.hypot(*(np.indices((51, 51)) - 25)) < 5
-    assert total[0] == pytest.approx(4 * inside.sum(), rel=0.02)
-
-
-def test_one_hot_pixel_has_the_whole_share() -> None:
-    """The share of the largest pixel tells a hot pixel from a disk."""
-    image = np.zeros((40, 40), np.float32)
-    image[20, 20] = 500
-    _, share = peaks.disk_sums(image, np.array([[20.0, 21.0]]), 5.0, 1.0)
-    assert share[0] == pytest.approx(1.0)
+    assert peaks.vertices(steep, np.array([[1, 1]]))[0].tolist() == [[1.0, 2.0]]
 
 
 def test_ring_medians_ignore_the_disk_and_the_outside() -> None:
-    """The median is that of the ring alone, also at the corner; off the image it is 0."""
+    """The median is that of the ring alone, also at the corner; off the image and without whole bins it is 0."""
     image = (3 + 50 * disk((40, 40), (20.0, 20.0), 6.0, 1.0)).astype(np.float32)
-    found = peaks.ring_medians(image, np.array([[20, 20], [0, 0], [-40, -40]]), 6.0)
-    assert found.tolist() == [3.0, 3.0, 0.0]
+    places = np.array([[20, 20], [0, 0], [-40, -40]])
+    whole = np.ones((40, 40), np.float32)
+    assert peaks.ring_medians(image, whole, places, 1, 6.0).tolist() == [3.0, 3.0, 0.0]
+    assert peaks.ring_medians(image, whole / 2, places, 1, 6.0).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_ring_medians_of_bins_are_per_pixel() -> None:
+    """On bins of 2 x 2 pixels the ring has the same radii in pixels, and the median is divided by four."""
+    image = np.full((40, 40), 5.0, np.float32)
+    image[15:26, 15:26] = 90.0
+    assert peaks.ring_medians(image, np.ones((40, 40), np.float32), np.array([[20, 20]]), 2, 14.0)[0] == 5.0 / 4
+
+
+def rules(**changes: Any) -> peaks.Rules:
+    """Give rules that let every maximum of a 40 x 40 map pass but for the changes."""
+    free = peaks.Rules(40, 40, 1, 3.0, 1, 0.0, 0.0, 0.0, 0, 99, 5.0, 0.0, False, 0.0, 0.0, 0.0, 1.0, 1.0)
+    return free._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({}, [4, 4, 4, 4, 4, 4]),
+        ({"least": 1.5}, [3, 3, 3, 3, 3, 3]),
+        ({"border": 5}, [3, 3, 3, 3, 3, 3]),
+        ({"min_visible": 0.5}, [4, 3, 3, 3, 3, 3]),
+        ({"local": True, "quantum": 1.0, "level": 0.02}, [4, 4, 3, 3, 3, 3]),
+        ({"min_rel": 0.3}, [4, 4, 4, 3, 3, 3]),
+        ({"min_rel": 0.3, "relative_to": 3}, [4, 4, 4, 4, 4, 4]),
+        ({"spacing": 6.0}, [4, 4, 4, 4, 3, 3]),
+        ({"max_peaks": 2}, [4, 4, 4, 4, 4, 2]),
+    ],
+)
+def test_filters_take_away_what_they_are_for(changes: dict[str, Any], left: list[int]) -> None:
+    """Of four maxima every filter drops those it is about, and the tally says where they went."""
+    score, binned = np.zeros((40, 40), np.float32), np.zeros((40, 40), np.float32)
+    places, heights = ((20, 20), (20, 25), (30, 8), (3, 30)), (8.0, 5.0, 4.0, 1.3)
+    for place, height in zip(places, heights, strict=True):
+        score[place] = height
+    share = np.ones((40, 40), np.float32)
+    share[30, 8] = 0.4
+    binned[24:38, 2:15] = 0.4  # background around the third one
+    if changes.get("local"):
+        changes |= {"variance": 0.02, "peak": 0.1}
+    found = peaks.candidates(score, binned, np.ones_like(share), share, rules(**changes))
+    assert found[3].tolist() == left
+    assert len(found[0]) == left[-1]
+    assert np.all(np.diff(found[1]) <= 0)
