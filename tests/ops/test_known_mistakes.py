@@ -10,6 +10,8 @@ import pytest
 import xarray as xr
 
 import stemstore
+from stemstore.ops.lattice import fit_lattice
+from stemstore.ops.strain import strain_map
 
 STEP = 0.02  # 1/angstrom per pixel
 CENTRE = (121.3, 132.8)
@@ -123,3 +125,58 @@ def test_an_odd_detector_has_its_middle_in_the_middle(frames_of):
     for size in (8, 9):
         com = stemstore.center_of_mass(frames_of(np.ones((1, 1, size, size), np.uint8)))
         assert float(com.com_y[0, 0]) == float(com.com_x[0, 0]) == 0.0
+
+
+G1, G2 = np.array([24.0, 1.0]), np.array([-2.0, 23.0])
+
+
+def test_strain_is_returned_and_has_errors(disks_on):
+    """The maps are what strain_map returns, before and without any picture; their errors are numbers, not zeros."""
+    lattice = fit_lattice(disks_on(np.broadcast_to(np.stack([G1, G2], axis=1), (4, 4, 2, 2)), sigma=0.1), (G1, G2))
+    strain = strain_map(lattice, reference=(tuple(G1), tuple(G2)))
+    assert list(strain.data_vars)[:4] == ["e_yy", "e_xx", "e_xy", "theta"]
+    for name in ("e_yy", "e_xx", "e_xy", "theta"):
+        assert 1e-5 < float(strain[f"sigma_{name}"].mean()) < 1e-2
+        assert float(abs(strain[name]).max()) < 6 * float(strain[f"sigma_{name}"].max())
+
+
+def test_turned_strain_keeps_its_names(disks_on):
+    """After a quarter turn of the axes e_yy is what was along x, whatever the order of the variables."""
+    stretched = np.diag([1 / 1.01, 1 / 1.03]) @ np.stack([G1, G2], axis=1)
+    lattice = fit_lattice(disks_on(stretched[None, None]), (G1, G2))
+    for angle, along_y, along_x in ((0, 0.01, 0.03), (90, 0.03, 0.01)):
+        strain = strain_map(lattice, reference=(tuple(G1), tuple(G2)), axes_rotation=angle)
+        np.testing.assert_allclose([strain.e_yy.values, strain.e_xx.values], [[[along_y]], [[along_x]]], atol=1e-6)
+
+
+def test_tension_of_the_crystal_is_positive(disks_on):
+    """Shorter reciprocal vectors are a longer crystal: strain is that of the specimen, not of its pattern."""
+    lattice = fit_lattice(disks_on((0.98 * np.stack([G1, G2], axis=1))[None, None]), (G1, G2))
+    strain = strain_map(lattice, reference=(tuple(G1), tuple(G2)))
+    np.testing.assert_allclose([strain.e_yy.values, strain.e_xx.values], 1 / 0.98 - 1, atol=1e-6)
+
+
+def test_a_disk_counts_with_its_electrons_not_with_their_square(disks_on):
+    """A displaced disk of a tenth of the electrons pulls the lattice a tenth as much as one among equals."""
+    pulls = []
+    for electrons in (10.0, 100.0):
+        counts = np.full(81, 100.0)
+        counts[3] = electrons
+        disks = disks_on(np.stack([G1, G2], axis=1)[None, None], intensity=counts)
+        disks["qy"] = disks.qy + np.where(np.arange(disks.sizes["peak"]) == 3, 2.0, 0.0).astype(np.float32)
+        pulls.append(float(fit_lattice(disks, (G1, G2), outliers=np.inf).g1_y[0, 0]) - 24)
+    assert pulls[0] / pulls[1] == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_lattice_point_has_one_disk(disks_on):
+    """Of two disks at one lattice point the nearer is fitted; the other does not pull."""
+    basis = np.stack([G1, G2], axis=1)
+    disks = disks_on(basis[None, None], reach=3)
+    columns = {
+        name: ("peak", np.append(disks[name], disks[name][3])) for name in ("qy", "qx", "intensity", "correlation")
+    }
+    columns["qy"][1][-1] += 3
+    bounds = {"offset": ("bound", np.array([0, 50])), "n_disks": (("y", "x"), np.array([[50]]))}
+    lattice = fit_lattice(disks.drop_dims(["peak", "bound"]).assign(columns | bounds), (G1, G2))
+    assert int(lattice.n_used[0, 0]) == 49
+    np.testing.assert_allclose(lattice.g1_y, 24, atol=1e-5)
