@@ -111,3 +111,19 @@ def test_what_is_not_finite(scatter):
     assert out.sum() == out[1, 1] == 2
     assert scatter(y, np.ones(4), np.ones(1), out) == (1, 0)
     assert out.sum() == 5
+
+
+@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), max_size=9, unique=True))
+def test_pairs_of_one_centre(points):
+    """Points and their inversions have their centre; a list with fewer than two pairs has none."""
+    points = np.array([p for p in points if (-p[0], -p[1]) not in points], float).reshape(-1, 2)
+    both = np.concatenate([points, -points]) + np.array([1.25, -0.5])
+    offset = np.array([0, len(both), len(both)])
+    centres, errors, pairs = peak_lists.inversion_centres(offset, both[:, 0].copy(), both[:, 1].copy(), 9.0, 0.01)
+    assert np.isnan(centres[1]).all()
+    assert pairs[1] == 0
+    if len(points) < 2:
+        return
+    assert pairs[0] == len(points)  # no finite set has two centres
+    np.testing.assert_allclose(centres[0], (1.25, -0.5), atol=1e-12)
+    assert errors[0] == pytest.approx(0, abs=1e-6)

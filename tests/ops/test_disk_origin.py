@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stemstore.errors import InputError
+from stemstore.ops.detectors import annulus
 from stemstore.ops.disk_calibration import calibrate_disks
 from stemstore.ops.disk_origin import disk_origin
 from stemstore.ops.disk_views import select_disks
@@ -53,6 +54,22 @@ def test_brightest_within_reach(disks):
     assert (far.quality.values == inside).all()
 
 
+def test_friedel_pairs_need_no_central_disk():
+    """Behind a beam stop the centre of inversion of the others is found, better than single disks are known."""
+    noisy = lattice_disks((8, 9), origin=PLACES, noise=0.1)
+    hidden = select_disks(noisy, inside=annulus(5, 200), origin=(PLACES[..., 0], PLACES[..., 1]))
+    found = disk_origin(hidden, guess=(45, 55), reach=4, choose="friedel")
+    error = np.stack([found.origin_ky, found.origin_kx], -1) - PLACES
+    assert np.abs(error).max() < 0.1
+    pulls = error / np.stack([found.origin_ky_sigma, found.origin_kx_sigma], -1)
+    assert pulls.std() == pytest.approx(1, abs=0.15)
+    assert found.origin_ky_sigma.mean() < 0.03
+    assert found.quality.min() > 0.7
+    few = disk_origin(select_disks(noisy, max_peaks=2), guess=(45, 55), reach=4, choose="friedel")
+    assert np.isnan(few.origin_kx).all()
+    assert (few.quality == 0).all()
+
+
 def test_on_to_calibrated_vectors(disks):
     """A plane through the measured origins, robust against a missed disk, centres all vectors."""
     weak = np.ones((8, 9), bool)
@@ -98,7 +115,9 @@ def test_refusals(disks):
     for options, text in [
         ({"choose": "largest"}, "choose='largest' is not known"),
         ({"reach": 0}, "reach = 0 is not a distance above zero"),
-        ({"guess": (np.nan, 3)}, "not finite along ky"),
+        ({"guess": (np.nan, 3)}, "the guess .* is not finite"),
+        ({"tolerance": -1}, "tolerance = -1 is not a distance above zero"),
+        ({"choose": "friedel"}, "less than a quarter of the shortest"),
         ({"guess": 5}, "an origin is a pair of maps"),
     ]:
         with pytest.raises(InputError, match=text):
