@@ -7,7 +7,7 @@
 The sizes are those of two scans for which detection times with py4DSTEM are published; the patterns are synthetic:
 disks on a square lattice that moves a little from position to position, Poisson noise, and noise of the readout for the
 float pixels. Every run is a process of its own, which finds disks on a few patterns first, so that compiling is not
-part of the time; reading the store is. The large job is measured on some frames of 46 314; what is extrapolated says so.
+part of the time; reading the store is. The large job is measured on some frames of 46 314 and extrapolated.
 Another process on the machine makes every figure worse; ratios suffer less than times.
 """
 
