@@ -192,7 +192,6 @@ def build(
     known: Known | None = None,
 ) -> xr.Dataset:
     """Dress a scan source as a dataset."""
-    import numpy as np
     import xarray as xr
 
     import stemstore.scan.accessor  # noqa: F401  (registers ``result.stem``)
@@ -200,6 +199,7 @@ def build(
     from stemstore.scan.corrected import corrected_source
     from stemstore.scan.lazy import ScanArray, require_classic_arrays
     from stemstore.scan.saved import with_arrays
+    from stemstore.scan.states import frame_states
     from stemstore.selection import Selection
 
     require_classic_arrays()
@@ -212,10 +212,9 @@ def build(
         shown, attrs["history"] = corrected_source(source, known.asked), known.asked.history("open")
     array = ScanArray(shown, Selection.full(source.shape))
     coords = scan_coordinates(axes)
-    if source.validity is not None:
-        flags = {"long_name": "state of the frame", "flag_values": [0, 1, 2], "flag_meanings": "missing partial valid"}
-        valid = np.asarray(source.validity).reshape(source.shape[:-2])
-        coords["valid"] = xr.Variable(dims[:-2], valid, flags)
+    states = frame_states(source, dims[:-2])
+    if states is not None:
+        coords["valid"] = states
     image = xr.DataArray(array, dims=dims, coords=coords, attrs=attrs, name="intensity")
     dataset = image.to_dataset().assign_attrs(source_url=url, **scan_attributes(acquisition, source))
     applied = {} if known.asked is None else known.asked.references

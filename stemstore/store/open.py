@@ -6,7 +6,13 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from stemstore.errors import ConversionIncompleteError, CorruptDataError, NotFoundError, StemStoreError
+from stemstore.errors import (
+    ConversionIncompleteError,
+    CorruptDataError,
+    NotFoundError,
+    StemStoreError,
+    UnknownFormatError,
+)
 from stemstore.store.arrays import StoredFrames
 from stemstore.store.blocks import CachedStorage, cache_at
 from stemstore.store.commit import COMMIT, read_commit
@@ -50,9 +56,12 @@ def is_store(url: str | os.PathLike[str]) -> bool:
     """Tell whether `url` leads to a store, finished or not, or to where one is being written; nothing is raised."""
     try:
         storage = open_storage(url)
-        return isinstance(read_root(storage).get("attributes", {}).get(ATTRIBUTE), dict)
-    except NotFoundError:
-        return bool(parts_of(storage.root))
+        try:
+            return isinstance(read_root(storage).get("attributes", {}).get(ATTRIBUTE), dict)
+        except NotFoundError:
+            return bool(parts_of(storage.root))
+        except UnknownFormatError:
+            return storage.size(PLAN) is not None
     except (StemStoreError, OSError, ValueError, ImportError, AttributeError):
         return False
 
@@ -96,6 +105,10 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
         if not allow_incomplete or len(parts) > 1:
             raise _incomplete(storage.root, f"it is being written as '{parts[-1]}'") from None
         return open_store(parts[0], allow_incomplete=True)
+    except UnknownFormatError:
+        if storage.size(PLAN) is None:
+            raise
+        raise _incomplete(storage.root, "it had only begun") from None
     document = parse_document(root, storage.root)
     commit = read_commit(storage)
     if commit is None:

@@ -37,10 +37,13 @@ _BUSY = {
 _UNREACHABLE = {"ClientConnectorError", "EndpointConnectionError", "ConnectionRefusedError", "gaierror"}
 """Names of errors of aiohttp, botocore and the system, which need not be installed."""
 
+_CUT = {"ClientPayloadError", "ContentLengthError", "ResponseStreamingError", "IncompleteReadError", "IncompleteRead"}
+"""Names of errors of a body that ended early; what they say of a status is not the server's."""
+
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotImplementedError, ImportError)
 
 _PASSING = (OSError, EOFError)
-_PASSING_NAMES = {"ClientError", "HTTPClientError", "ResponseParserError", "HttpError", "AzureError", "IncompleteRead"}
+_PASSING_NAMES = _CUT | {"ClientError", "HTTPClientError", "ResponseParserError", "HttpError", "AzureError"}
 """Base classes of failures on the way, by name: aiohttp, botocore, gcsfs, azure, http."""
 
 
@@ -107,12 +110,15 @@ def useful_attempts(error: Exception, attempts: int) -> int:
 def status_of(error: BaseException) -> int | None:
     """HTTP status that an error of aiohttp, botocore, gcsfs or azure carries, itself or in its causes."""
     for one in causes(error):
+        if type(one).__name__ in _CUT:
+            return None
         response = getattr(one, "response", None)
         metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-        found = [getattr(one, name, None) for name in ("status", "status_code", "code")]
-        for value in (*found, metadata.get("HTTPStatusCode")):
-            if isinstance(value, int) and HTTPStatus.BAD_REQUEST <= value < 600:  # noqa: PLR2004 - end of the statuses
-                return value
+        value = metadata.get("HTTPStatusCode")
+        for name in ("status", "status_code", "code"):  # one after the other: aiohttp warns of the last
+            value = getattr(one, name, None) if value is None else value
+        if isinstance(value, int) and HTTPStatus.BAD_REQUEST <= value < 600:  # noqa: PLR2004 - end of the statuses
+            return value
     return None
 
 

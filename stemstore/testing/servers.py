@@ -156,8 +156,9 @@ class Proxy:
     latency : unit s
         Added to every request; bodies are delayed, not slowed down.
     fault
-        Called with each request. ``"drop"`` closes the connection instead of an answer, ``"truncate"`` in the middle of
-        the answer's body, ``"cut"`` in the middle of the request's body; a number is the status that is answered; None
+        Called with each request. ``"drop"`` closes the connection at once, ``"truncate"`` in the middle of
+        the answer's body, ``"cut"`` in the middle of the request's body; ``"lose"`` lets the server do what it is asked
+        and closes the connection instead of its answer; a number is the status that is answered; None
         lets it pass.
     requests
         Everything that was asked for.
@@ -221,21 +222,22 @@ class _Conversation:
     def __init__(self, proxy: Proxy, *streams: Any) -> None:
         self.proxy = proxy
         self.reader, self.writer, self.there, self.onward = streams
-        self.cut_next = False
+        self.spoiled: str | int | None = None
 
     async def run(self) -> None:
         answers = asyncio.ensure_future(self._answers())
+        asking = asyncio.ensure_future(self._request())
         try:
             while not answers.done():
-                asking = asyncio.ensure_future(self._request())
                 await asyncio.wait({asking, answers}, return_when=asyncio.FIRST_COMPLETED)
-                if not asking.done():
-                    asking.cancel()
-                elif not asking.result():
-                    return
+                if asking.done():
+                    if not asking.result():
+                        return
+                    asking = asyncio.ensure_future(self._request())
         finally:
             answers.cancel()
-            await asyncio.gather(answers, return_exceptions=True)
+            asking.cancel()
+            await asyncio.gather(answers, asking, return_exceptions=True)
 
     async def _request(self) -> bool:
         """Pass one request on; False ends the connection."""
@@ -255,7 +257,7 @@ class _Conversation:
             self.writer.write(f"HTTP/1.1 {fault} Fault\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
             await self.writer.drain()
             return False
-        self.cut_next = fault == "truncate"
+        self.spoiled = fault
         self.onward.write(head)
         stop = left // 2 if fault == "cut" else 0
         while left > stop:
@@ -273,7 +275,9 @@ class _Conversation:
             body = await self.there.read(_CHUNK)
             if not body:
                 return
-            if self.cut_next:
+            if self.spoiled == "lose":
+                return
+            if self.spoiled == "truncate":
                 end = body.find(b"\r\n\r\n") + 4
                 length = _LENGTH.search(body[:end])
                 if length and int(length[1]):
