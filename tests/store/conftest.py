@@ -1,13 +1,16 @@
 """Small scans written as stores, with encoders made from the format and not from the package's kernels."""
 
+import itertools
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stemstore.store.layout import counted_layout, dense_layout
 from stemstore.store.writer import StoreWriter
+from stemstore.testing.servers import FileServer, Proxy
 from stemstore_schemas import Axis, EventEncoding, FrameCounts, ScanDocument
 
 
@@ -94,3 +97,98 @@ def write_counted(make_document):
         return writer.finalise()
 
     return write
+
+
+NUMBERS = itertools.count()
+
+
+class Place:
+    """A bucket, or a folder behind a web server, seen through a proxy; empties the list of requests when asked."""
+
+    def __init__(self, proxy, url, options, keep):
+        self.proxy, self.url, self.options, self._keep = proxy, url, options, keep
+
+    def keep(self, folder):
+        """Put a local store there, and give its address."""
+        return self._keep(Path(folder))
+
+    def requests(self):
+        """What was asked for since the last call."""
+        found = list(self.proxy.requests)
+        self.proxy.requests.clear()
+        return found
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let requests be sent again without long pauses."""
+    monkeypatch.setattr("stemstore.store.retry.FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Run an S3 server of this machine behind a proxy for the time of the tests."""
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs (extras cloud and test)")
+    moto = pytest.importorskip("moto.server", reason="needs moto[server] (extra test)")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+        server.start()
+        try:
+            with Proxy(server.get_host_and_port()[1]) as proxy:
+                yield proxy, s3fs.S3FileSystem(endpoint_url=proxy.url, use_listings_cache=False)
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def web_server(tmp_path_factory):
+    """Run a web server for the folders of the tests behind a proxy."""
+    pytest.importorskip("aiohttp", reason="needs aiohttp (extras cloud and test)")
+    folder = tmp_path_factory.getbasetemp()
+    with FileServer(folder) as server, Proxy(server.port) as proxy:
+        yield proxy, folder
+
+
+@pytest.fixture
+def s3(s3_server, quick):
+    """Give an empty bucket of a server that counts requests and fails on demand."""
+    proxy, fs = s3_server
+    bucket = f"bucket-{next(NUMBERS)}"
+    fs.mkdir(bucket)
+
+    def keep(folder):
+        fs.put(str(folder), f"{bucket}/", recursive=True)
+        proxy.requests.clear()
+        return f"s3://{bucket}/{folder.name}"
+
+    place = Place(proxy, f"s3://{bucket}/scan.zarr", {"endpoint_url": proxy.url}, keep)
+    place.fs = fs
+    place.requests()
+    yield place
+    proxy.fault, proxy.latency = None, 0.0
+
+
+@pytest.fixture
+def web(web_server, tmp_path, quick):
+    """Give a folder behind a web server that counts requests and fails on demand."""
+    proxy, root = web_server
+
+    def keep(folder):
+        proxy.requests.clear()
+        return f"{proxy.url}/{folder.relative_to(root)}"
+
+    yield Place(proxy, f"{proxy.url}/{tmp_path.relative_to(root)}/scan.zarr", {}, keep)
+    proxy.fault, proxy.latency = None, 0.0
+
+
+@pytest.fixture(params=["s3", "web"])
+def place(request):
+    """Give either kind of server."""
+    return request.getfixturevalue(request.param)
