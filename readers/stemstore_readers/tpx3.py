@@ -18,20 +18,18 @@ from stemstore.sources.files import describe, expand, identity
 from stemstore.sources.geometry import check_missing, shape_option
 from stemstore.sources.records import stack_metadata
 from stemstore_readers.tpx3_edges import KINDS, Edge, Trigger, of_kind, period
+from stemstore_readers.tpx3_options import MAX_CHIPS, clustering, places, seconds
 from stemstore_readers.tpx3_source import UNLIMITED, Raster, Tpx3Source
 from stemstore_readers.tpx3_stream import Index, build_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 MAGIC = b"TPX3"
 SIDE = 256
-MAX_CHIPS = 16
-"""Chips of the largest detector that is believed."""
-
 MAX_SIDECAR = 2**20
 """Longest JSON of the acquisition program that is kept."""
 
@@ -60,13 +58,16 @@ class Tpx3:
     layout
         For each chip ``(row, column, degrees)``: its place on the detector, and how far it is turned, rows towards
         columns, a multiple of 90; None for a chip that is left out. By default chips lie one below the other.
+    cluster
+        Join the hits of one electron to one event, see `stemstore.kernels.tpx3_clusters`: True, or ``{"time": "100 ns",
+        "distance": 1}``, the differences of time and of rows and columns (pixel) up to which two hits are linked.
     """
 
     name: ClassVar[str] = "tpx3"
     description: ClassVar[str] = "Timepix3 event streams (ASI Cheetah), with trigger edges"
     extensions: ClassVar[tuple[str, ...]] = (".tpx3",)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # every option by its name
         self,
         *,
         scan_shape: Sequence[int] | None = None,
@@ -77,13 +78,15 @@ class Tpx3:
         delay: float | str = 0.0,
         skip_edges: int = 0,
         layout: Sequence[Sequence[int] | None] | None = None,
+        cluster: bool | dict[str, Any] = False,
     ) -> None:
         self.scan_shape = None if scan_shape is None else shape_option("scan_shape", scan_shape, (1, 2, 3))
         self.trigger, self.edge, self.skip_edges = trigger, edge, skip_edges
-        self.dwell_time = None if dwell_time is None else _seconds("dwell_time", dwell_time)
-        self.line_time = None if line_time is None else _seconds("line_time", line_time)
-        self.delay = _seconds("delay", delay, positive=False)
-        self.layout = None if layout is None else _layout(layout)
+        self.dwell_time = None if dwell_time is None else seconds("dwell_time", dwell_time)
+        self.line_time = None if line_time is None else seconds("line_time", line_time)
+        self.delay = seconds("delay", delay, positive=False)
+        self.cluster = clustering(cluster)
+        self.layout = None if layout is None else places(layout)
         self._check()
 
     def _check(self) -> None:
@@ -130,7 +133,7 @@ class Tpx3:
                 raise InputError(msg, url=str(path))
         index = build_index(files)
         raster, scan_shape, warnings = self._raster(index)
-        places, frame_shape, notes = self._places(index)
+        chips, frame_shape, notes = self._places(index)
         validity = raster.validity(scan_shape)
         described = describe(files)
         metadata = stack_metadata(
@@ -143,14 +146,15 @@ class Tpx3:
         )
         options = (self.scan_shape, self.trigger, self.edge, self.dwell_time, self.line_time, self.delay)
         return Tpx3Source(
-            identity=identity(self.name, described, (*options, self.skip_edges, self.layout)),
+            identity=identity(self.name, described, (*options, self.skip_edges, self.layout, self.cluster)),
             scan_shape=scan_shape,
             frame_shape=frame_shape,
             metadata=_with_times(metadata, self.dwell_time),
             validity=validity,
             blocks=tuple(block for block in index.blocks if block.earliest <= block.latest),
             raster=raster,
-            places=tuple(places),
+            places=tuple(chips),
+            cluster=self.cluster,
         )
 
     def _raster(self, index: Index) -> tuple[Raster, tuple[int, ...], list[str]]:
@@ -187,23 +191,24 @@ class Tpx3:
     def _places(self, index: Index) -> tuple[list[tuple[int, int, int] | None], tuple[int, int], list[str]]:
         """Place the chips on the detector."""
         found = max((chip for chip in index.chips if chip < MAX_CHIPS), default=0) + 1
-        places, notes = self.layout, []
-        if places is None:
-            places = [(SIDE * chip, 0, 0) for chip in range(found)]
+        chips, notes = self.layout, []
+        if chips is None:
+            chips = [(SIDE * chip, 0, 0) for chip in range(found)]
             if found > 1:
-                notes.append(f"{found} chips lie one below the other, for their places are not known; pass layout=…")
-        elif len(places) < found:
-            msg = f"option layout has {len(places)} chips, the stream has {found}; give a place, or None, for each"
-            raise InputError(msg, key="layout", found=len(places), expected=found)
-        used = [place for place in places if place is not None]
+                notes.append(f"{found} chips lie one below the other, for their chips are not known; pass layout=…")
+        elif len(chips) < found:
+            msg = f"option layout has {len(chips)} chips, the stream has {found}; give a place, or None, for each"
+            raise InputError(msg, key="layout", found=len(chips), expected=found)
+        used = [place for place in chips if place is not None]
         rows, columns = (max(place[axis] for place in used) + SIDE for axis in (0, 1))
-        return list(places), (rows, columns), notes
+        return list(chips), (rows, columns), notes
 
-    def _vendor(self, index: Index, raster: Raster, path: Path) -> dict[str, Any]:
+    def _vendor(self, index: Index, raster: Raster, path: Place) -> dict[str, Any]:
         packets = {f"0x{nibble:X}": int(index.counts[nibble]) for nibble in range(16) if index.counts[nibble]}
         assigned = {
             "trigger": self.trigger, "edge": self.edge, "dwell_time_s": self.dwell_time, "delay_s": self.delay,
             "line_time_s": self.line_time, "skip_edges": self.skip_edges, "layout": self.layout,
+            "cluster": None if self.cluster is None else self.cluster._asdict(),
         }  # fmt: skip
         put_in = raster.interpolated[:10000].tolist()  # beyond that a list tells nobody anything
         found = {"packets": packets, "chips": sorted(index.chips), "interpolated_edges": put_in}
@@ -234,7 +239,7 @@ def _with_times(metadata: SourceMetadata, dwell: float | None) -> SourceMetadata
     return metadata.model_copy(update=changes)
 
 
-def _sidecar(path: Path) -> Any:
+def _sidecar(path: Place) -> Any:
     """Keep the JSON that the acquisition program wrote beside the stream; None where there is none to read."""
     try:
         with path.with_suffix(".json").open("rb") as file:
@@ -242,38 +247,3 @@ def _sidecar(path: Path) -> Any:
         return json.loads(content) if len(content) <= MAX_SIDECAR else None
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def _seconds(key: str, value: Any, *, positive: bool = True) -> float:
-    from stemstore_schemas import UnitError
-    from stemstore_schemas.units import parse_quantity
-
-    found, unit = value, "s"
-    try:
-        if isinstance(value, str):
-            found, unit = parse_quantity(value, "s")
-    except UnitError as error:
-        msg = f"option {key}={value!r} is no time: {error}"
-        raise InputError(msg, key=key, found=value) from error
-    good = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) and unit == "s"
-    if not good or (positive and found <= 0) or abs(found) > 1e6:  # noqa: PLR2004 (s, eleven days)
-        msg = f"option {key}={value!r} is no time{' above zero' if positive else ''}; give seconds, or '6 us'"
-        raise InputError(msg, key=key, found=value)
-    return float(found)
-
-
-def _layout(layout: Sequence[Sequence[int] | None]) -> list[tuple[int, int, int] | None]:
-    places: list[tuple[int, int, int] | None] = []
-    for place in layout:
-        numbers = None if place is None else tuple(place)
-        good = numbers is None or (len(numbers) == 3 and all(type(one) is int for one in numbers))  # noqa: PLR2004
-        if not good or (numbers is not None and (min(numbers[:2]) < 0 or max(numbers[:2]) > 2**14 or numbers[2] % 90)):
-            msg = f"place {place!r} in option layout is none; expected (row, column, degrees), degrees a multiple of 90"
-            raise InputError(msg, key="layout", found=place)
-        places.append(None if numbers is None else (numbers[0], numbers[1], numbers[2]))
-    if not any(places) or len(places) > MAX_CHIPS:
-        msg = (
-            f"option layout places {len(places)} chips, expected 1 to {MAX_CHIPS} of which one is not None; correct it"
-        )
-        raise InputError(msg, key="layout", found=len(places))
-    return places

@@ -238,8 +238,39 @@ def index(
 
 
 @numba.njit(nogil=True, cache=True)
+def locate(time: Any, edge: Any, edges: Int64Array, raster: Any) -> Any:  # pragma: no cover (compiled)
+    """Find the place of a time in the scan.
+
+    Parameters
+    ----------
+    time
+        In `UNIT`.
+    edge
+        Index of the edge before the last time that was located; a guess.
+    edges, raster
+        As for `assign`.
+
+    Returns
+    -------
+    place, edge
+        Flat position less the first one wanted, and the edge before the time. The place is -1 between lines, beyond
+        the last column and outside of the wanted range.
+    """
+    n_lines, n_columns, line_time, dwell, first, last, _, _ = raster
+    if time < edges[edge] or (edge + 1 < len(edges) and time >= edges[edge + 1]):
+        edge = max(np.searchsorted(edges, time, side="right") - 1, 0)
+    passed = np.float64(time - edges[edge])
+    line = int64(passed / line_time) if n_lines > 1 else 0
+    column = int64((passed - line * line_time) / dwell)
+    position = (edge * n_lines + line) * n_columns + column
+    if passed < 0 or line >= n_lines or column >= n_columns or position < first or position >= last:
+        return -1, edge
+    return position - first, edge
+
+
+@numba.njit(nogil=True, cache=True)
 def assign(
-    words: Array, chunks: Int64Array, clock: Any, edges: Int64Array, raster: Array, pixels: Array, hits: Int64Array
+    words: Array, chunks: Int64Array, clock: Any, edges: Int64Array, raster: Any, pixels: Array, out: Any
 ) -> int:  # pragma: no cover (compiled)
     """Give hits their place in the scan.
 
@@ -249,22 +280,22 @@ def assign(
         As for `index`; the clock at the beginning of the words.
     edges : shape (e,)
         Times at which pixels, lines or frames of the scan begin, rising.
-    raster : shape (6,), float64
-        Lines and columns that belong to an edge, time of a line, time of a pixel (`UNIT`), first and last + 1
-        position wanted.
+    raster : tuple of eight numbers
+        Lines and columns that belong to an edge, time of a line and of a pixel (float, `UNIT`), first and last + 1
+        position wanted, time at which these begin and at which they end (`UNIT`).
     pixels : shape (chips, 65536), uint32
         Pixel of each address; `NOWHERE` for none.
-    hits : shape (n, 4)
-        Filled: position, pixel, time (`UNIT`), time over threshold (25 ns).
+    out : tuple of four arrays
+        Filled: position less the first one wanted (uint32), pixel (uint32), time (int64, `UNIT`), time over threshold
+        (uint16, 25 ns). All have room for every word, or the last two have no length and are left alone.
 
     Returns
     -------
     n_hits
         Hits between lines and beyond the last column are left out.
     """
-    n_lines, n_columns = int64(raster[0]), int64(raster[1])
-    first, last, n_hits = int64(raster[4]), int64(raster[5]), 0
-    edge: Any = 0
+    places, where, times, over = out
+    edge, n_hits, timed = int64(0), 0, len(times) > 0
     for c in range(len(chunks)):
         chip = chunks[c, 2]
         for i in range(chunks[c, 0], chunks[c, 1]):
@@ -275,48 +306,16 @@ def assign(
             low = int64(word & uint64(0xFFFFFFFFFFF))
             clock = _continued(((low & 0xFFFF) << 14) | (low >> 30), clock, _WRAP_30, _HALF_30)
             time = clock * COARSE - 6 * ((low >> 16) & 0xF)
-            if time < edges[edge] or (edge + 1 < len(edges) and time >= edges[edge + 1]):
-                edge = max(np.searchsorted(edges, time, side="right") - 1, 0)
-            passed = np.float64(time - edges[edge])
-            line = int64(passed / raster[2]) if n_lines > 1 else 0
-            column = int64((passed - line * raster[2]) / raster[3])
-            if passed < 0 or line >= n_lines or column >= n_columns or chip >= len(pixels):
+            if chip >= len(pixels) or time < raster[6] or time >= raster[7]:
                 continue
-            position = (edge * n_lines + line) * n_columns + column
+            place, edge = locate(time, edge, edges, raster)
             pixel = pixels[chip, int64((word >> uint64(44)) & uint64(0xFFFF))]
-            if first <= position < last and pixel != NOWHERE:
-                hits[n_hits, 0], hits[n_hits, 1] = position, pixel
-                hits[n_hits, 2], hits[n_hits, 3] = time, (low >> 20) & 0x3FF
+            if place >= 0 and pixel != NOWHERE:
+                places[n_hits], where[n_hits] = place, pixel
+                if timed:
+                    times[n_hits], over[n_hits] = time, (low >> 20) & 0x3FF
                 n_hits += 1
     return n_hits
-
-
-@numba.njit(nogil=True, cache=True)
-def order(hits: Int64Array, first: int, indptr: Int64Array, pixels: Array) -> None:  # pragma: no cover (compiled)
-    """Order the pixels of hits by position, ascending inside each.
-
-    Parameters
-    ----------
-    hits : shape (n, 4)
-        As `assign` fills them.
-    first
-        Position of the first frame.
-    indptr : shape (frames + 1,)
-        Zeros; filled: frame i owns ``pixels[indptr[i]:indptr[i + 1]]``.
-    pixels : shape (n,), uint32
-        Filled.
-    """
-    for i in range(len(hits)):
-        indptr[hits[i, 0] - first + 1] += 1
-    for frame in range(len(indptr) - 1):
-        indptr[frame + 1] += indptr[frame]
-    place = indptr[:-1].copy()
-    for i in range(len(hits)):
-        frame = hits[i, 0] - first
-        pixels[place[frame]] = hits[i, 1]
-        place[frame] += 1
-    for frame in range(len(indptr) - 1):
-        pixels[indptr[frame] : indptr[frame + 1]].sort()
 
 
 def pixel_table(places: list[tuple[int, int, int] | None], shape: tuple[int, int]) -> Array:

@@ -241,6 +241,38 @@ def test_hits_with_their_times(tmp_path):
     np.testing.assert_allclose(hits.time_over_threshold, [175e-9, 1000e-9])
 
 
+def electrons(scan_shape, count, seed=0):
+    """Electrons of up to five pixels, some nanoseconds apart: hits of a stream, and the pixel of each electron."""
+    random, hits, truth = np.random.default_rng(seed), [], []
+    at = np.sort(random.integers(0, np.prod(scan_shape), count))
+    for i, position in enumerate(at.tolist()):
+        column, row, late = 20 + 40 * (i % 5), 30 + 7 * (i % 31), 100 * CLOCK * (i % 5) + 50 * TICK  # none touch
+        steps = [(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)][: random.integers(1, 6)]
+        hits += [(position, 0, column + c, row + r, late + TICK * int(random.integers(0, 40))) for r, c in steps]
+        r, c = np.floor(np.mean(steps, axis=0) + np.array([row + 0.5, column + 0.5])).astype(int)
+        truth.append((position, 0, c, r, 0))
+    return sorted(hits, key=lambda one: one[0]), truth
+
+
+def test_hits_joined_to_electrons(tmp_path, monkeypatch):
+    """One event per electron, whichever positions are read at once; the hits themselves stay at hand."""
+    hits, truth = electrons((6, 5), 400)
+    path = str(write(tmp_path / "a.tpx3", lines((6, 5), hits, dwell=DWELL, period=PERIOD)))
+    monkeypatch.setattr("stemstore_readers.tpx3_stream.BLOCK_WORDS", 97)
+    source = Tpx3(**LINE, scan_shape=(6, 5), cluster=True)(path)
+    np.testing.assert_array_equal(whole(source), truth_of((6, 5), truth))
+    for start, stop in ((0, 1), (3, 17), (29, 30), (8, 8)):
+        np.testing.assert_array_equal(
+            np.diff(source.read_events(start, stop).indptr),
+            np.bincount([one[0] for one in truth], minlength=30)[start:stop],
+        )
+    assert len(source.read_hits(0, 30).pixel) == len(hits)
+    assert source.metadata.vendor["assigned"]["cluster"] == {"time": 1e-7, "distance": 1}
+    apart = Tpx3(**LINE, scan_shape=(6, 5), cluster={"distance": 0, "time": "1 ns"})(path)
+    assert whole(apart).sum() == len(hits)
+    assert len({one.identity for one in (source, apart, Tpx3(**LINE, scan_shape=(6, 5))(path))}) == 3
+
+
 def test_an_impossible_fine_time(tmp_path):
     """An edge with fine time 0 counts as one with the first fine step, and is reported."""
     words = chunk(0, [edge("tdc1_rising", 2, 0, fine=0), hit(9, 0, 960)])
@@ -300,6 +332,12 @@ def test_blocks_join(tmp_path, monkeypatch):
         ({"layout": [(0, 0, 45)]}, "degrees a multiple of 90"),
         ({"layout": [None]}, "expected 1 to 16 of which one is not None"),
         (LINE | {"scan_shape": (4,)}, "a scan_shape of rows and columns"),
+        ({"cluster": "yes"}, "cluster='yes' is not understood"),
+        ({"cluster": {"radius": 1}}, "is not understood"),
+        ({"cluster": {"time": "1 ms"}}, "joins too much"),
+        ({"cluster": {"distance": 17}}, "joins too much"),
+        ({"cluster": {"distance": 1.5}}, "joins too much"),
+        ({"cluster": {"time": 0}}, "is no time above zero"),
     ],
 )
 def test_options_that_do_not_fit(options, match):
@@ -329,7 +367,7 @@ def test_damaged_streams(tmp_path_factory, data):
     content = np.array(lines((3, 4), random_hits((3, 4), 12), dwell=DWELL, period=PERIOD), "<u8").tobytes()
     path.write_bytes(data.draw(damaged(content)))
     try:
-        source = Tpx3(**LINE, scan_shape=(3, 4))(str(path))
+        source = Tpx3(**LINE, scan_shape=(3, 4), cluster=data.draw(st.booleans()))(str(path))
     except StemStoreError:
         return
     events = source.read_events(0, 12)
