@@ -24,7 +24,7 @@ from stemstore.sources.records import RecordSource
 from stemstore_readers.de_seq_files import SideFiles, bad_pixels, read_side_files
 from stemstore_readers.de_seq_header import MAGIC, PIXELS, Header, SeqFile, open_seq, start_time
 from stemstore_readers.de_seq_references import side_references
-from stemstore_readers.header_values import positive, quantity, scan_acquisition, text, whole
+from stemstore_readers.header_values import positive, quantity, scan_acquisition, whole, words
 from stemstore_readers.placed_frames import Band, PlacedSource
 from stemstore_schemas import Detector, SourceMetadata
 
@@ -174,7 +174,7 @@ class DeSeq:
             start_time=start_time(files[0]),
         )
         detector = Detector(
-            name=text(values.get("CameraType")),
+            name=words(values.get("CameraType")),
             shape=frame_shape,
             counter_depth=header.real_bits or None,
             counts_per_electron=positive(values.get("ADUPerElectron")),

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from stemstore_readers.dm_tags import look_up
-from stemstore_readers.header_values import (
-    DIFFRACTION_UNITS,
-    LENGTH_UNITS,
-    axis,
-    centred,
-    number,
-    positive,
-    quantity,
-    scan_acquisition,
-    text,
-    whole,
-)
-from stemstore_schemas import Detector, SourceMetadata, UnitError, parse_scaled_unit
+from stemstore_readers.header_values import number, positive, quantity, scan_acquisition, whole, words
+from stemstore_readers.stated_axes import StatedAxis, bring_axes
+from stemstore_schemas import Detector, SourceMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemstore_readers.dm_tags import Tree
-
-KINDS = {
-    **dict.fromkeys(DIFFRACTION_UNITS, "diffraction"),
-    **dict.fromkeys(LENGTH_UNITS, "length"),
-    "keV": "energy",
-}
-"""Listed unit -> what an axis in it is."""
-
-SCAN_NAMES = {1: ("frame",), 2: ("y", "x"), 3: ("frame", "y", "x"), 4: ("time", "frame", "y", "x")}
-"""Names of the scan axes by their number."""
 
 ELECTRON_UNITS = ("e", "e-", "electron", "electrons")
 """Spellings of electrons as the unit of intensities."""
@@ -43,41 +22,26 @@ ELECTRON_UNITS = ("e", "e-", "electron", "electrons")
 _ISO_DATE = 10  # characters of 2019-11-19
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Calibration of one axis of the array: step, coordinate of index 0, and unit as the file spells it."""
-
-    step: float
-    origin: float
-    unit: str
-
-
-def calibrations(tree: Tree, n_axes: int) -> list[Calibration | None]:
+def calibrations(tree: Tree, n_axes: int) -> list[StatedAxis | None]:
     """List the calibrations of the axes, slow axis first; None where there is none (some writers leave them out)."""
-    found: list[Calibration | None] = []
+    found: list[StatedAxis | None] = []
     for k in reversed(range(n_axes)):
         one = look_up(tree, f"ImageData/Calibrations/Dimension/{k}")
         scale, origin = number(look_up(one, "Scale")), number(look_up(one, "Origin"))
         if scale is None or origin is None:
             found.append(None)
         else:
-            found.append(Calibration(scale, 0.0 - origin * scale, text(look_up(one, "Units")) or ""))
+            found.append(StatedAxis("", scale, 0.0 - origin * scale, words(look_up(one, "Units")) or ""))
     return found
 
 
 def unit_kinds(tree: Tree, n_axes: int) -> list[str]:
     """Tell for every axis, slow axis first, what its unit makes it: diffraction, length, energy, or empty."""
-    kinds = []
-    for one in calibrations(tree, n_axes):
-        try:
-            kinds.append(KINDS.get(parse_scaled_unit(one.unit)[1], "") if one else "")
-        except UnitError:
-            kinds.append("")
-    return kinds
+    return [one.kind() if one else "" for one in calibrations(tree, n_axes)]
 
 
 def image_metadata(
-    tree: Tree, shape: tuple[int, ...], stated: Sequence[Calibration | None], notes: list[str], *, by_user: bool
+    tree: Tree, shape: tuple[int, ...], stated: Sequence[StatedAxis | None], notes: list[str], *, by_user: bool
 ) -> SourceMetadata:
     """Gather what is known of an image.
 
@@ -96,7 +60,7 @@ def image_metadata(
     """
     tags, microscope = look_up(tree, "ImageTags"), look_up(tree, "ImageTags/Microscope Info")
     detector = Detector(
-        name=text(look_up(tags, "Acquisition/Device/Name")) or text(look_up(tags, "DataBar/Device Name")),
+        name=words(look_up(tags, "Acquisition/Device/Name")) or words(look_up(tags, "DataBar/Device Name")),
         shape=(shape[-2], shape[-1]),
         pixel_size=_pair(look_up(tags, "Acquisition/Device/CCD/Pixel Size (um)"), _pitch),
         binning=_pair(look_up(tags, "Acquisition/Parameters/High Level/Binning"), whole),
@@ -108,7 +72,7 @@ def image_metadata(
     known = scan_acquisition(
         shape[:-2],
         by_user=by_user,
-        beam_energy=quantity(look_up(microscope, "Voltage"), "keV", 1e-3),
+        beam_energy=quantity(look_up(microscope, "Voltage"), "keV", 1e3),
         camera_length=quantity(look_up(microscope, "STEM Camera Length"), "mm"),
         magnification=positive(look_up(microscope, "Indicated Magnification")),
         exposure_time=quantity(exposure, "s"),
@@ -117,17 +81,12 @@ def image_metadata(
             look_up(tags, "EELS/Experimental Conditions/Convergence semi-angle (mrad)"), "mrad"
         ),
         start_time=_start(tags),
-        instrument=text(look_up(tags, "Session Info/Microscope")) or text(look_up(microscope, "Name")),
-        operator=text(look_up(microscope, "Operator")) or text(look_up(tags, "Session Info/Operator")),
-        sample=text(look_up(microscope, "Specimen")) or text(look_up(tags, "Session Info/Specimen")),
+        instrument=words(look_up(tags, "Session Info/Microscope")) or words(look_up(microscope, "Name")),
+        operator=words(look_up(microscope, "Operator")) or words(look_up(tags, "Session Info/Operator")),
+        sample=words(look_up(microscope, "Specimen")) or words(look_up(tags, "Session Info/Specimen")),
     )
-    names = (*SCAN_NAMES[len(shape) - 2], "ky", "kx")
-    axes = [
-        axis(name, size, one.step, one.unit, notes, one.origin)
-        for name, size, one in zip(names, shape, stated, strict=True)
-        if one is not None
-    ]
-    return SourceMetadata(acquisition=known, detector=detector, axes=centred(axes, notes), warnings=notes)
+    axes = bring_axes(shape, stated, notes)
+    return SourceMetadata(acquisition=known, detector=detector, axes=axes, warnings=notes)
 
 
 def _pair(value: Any, read: Any) -> Any:
@@ -139,13 +98,13 @@ def _pair(value: Any, read: Any) -> Any:
 
 
 def _pitch(value: Any) -> Any:
-    return quantity(value, "mm", 1e-3)
+    return quantity(value, "mm", 1e3)
 
 
 def _gain(brightness: Any, notes: list[str]) -> float | None:
     """Give counts per electron, where the intensity is calibrated: electrons = (value - Origin) * Scale."""
     scale = number(look_up(brightness, "Scale"))
-    if scale is None or scale <= 0 or text(look_up(brightness, "Units")) not in ELECTRON_UNITS:
+    if scale is None or scale <= 0 or words(look_up(brightness, "Units")) not in ELECTRON_UNITS:
         return None
     origin = number(look_up(brightness, "Origin"))
     if origin:
@@ -159,7 +118,7 @@ def _start(tags: Any) -> str | None:
     try:
         if epoch is not None:
             return datetime.fromtimestamp(epoch / 1000, tz=UTC).isoformat()
-        stamp = text(look_up(tags, "Timestamp"))
+        stamp = words(look_up(tags, "Timestamp"))
         return datetime.fromisoformat(stamp).isoformat() if stamp and len(stamp) > _ISO_DATE else None
     except (ValueError, OverflowError, OSError):
         return None

@@ -39,7 +39,8 @@ from stemstore.sources.hdf5 import (
     walk,
 )
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
-from stemstore_readers.stated_axes import StatedAxis, kind_of_unit, mapped_fields, quantity, unix_time, words
+from stemstore_readers.header_values import mapped_fields, quantity, unix_time, words
+from stemstore_readers.stated_axes import StatedAxis, kind_of_unit
 from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, listed, one_file
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _without_spectra(path: Path, file: Any, arrays: list[Listed]) -> list[Listed
     InputError
         Nothing is left.
     """
-    frames = [one for one in arrays if "e" not in _kinds(file, one)[-2:]]
+    frames = [one for one in arrays if "energy" not in _kinds(file, one)[-2:]]
     if not frames:
         msg = f"file {str(path)!r} holds spectra and no frames; name one with dataset=… if they are: {listed(arrays)}"
         raise InputError(msg, url=str(path), found=[one.name for one in arrays])
@@ -213,8 +214,8 @@ def labelled_axis(group: Any, index: int, shape: tuple[int, ...], notes: list[st
 def _order(stated: list[StatedAxis | None]) -> tuple[int, ...]:
     """Order of the axes with the scan in front, which the units of four axes may contradict."""
     order = tuple(range(len(stated)))
-    kinds = ["".join(sorted(one.kind() for one in pair if one is not None)) for pair in (stated[:2], stated[2:])]
-    return (2, 3, 0, 1) if len(stated) == 4 and kinds == ["kk", "rr"] else order  # noqa: PLR2004
+    kinds = [[one.kind() for one in pair if one is not None] for pair in (stated[:2], stated[2:])]
+    return (2, 3, 0, 1) if len(stated) == 4 and kinds == [["diffraction"] * 2, ["length"] * 2] else order  # noqa: PLR2004
 
 
 def _optics(file: Any, group: Any) -> dict[str, Any]:
@@ -248,4 +249,4 @@ def _as_simulated(found: Findings, parameters: dict[str, Any], n_depths: int) ->
         found.notes.append(f"the axis 'frame' counts {n_depths} depths in the specimen")
 
 
-_ANGSTROMS = {"r": "angstrom", "k": "1/angstrom"}
+_ANGSTROMS = {"length": "angstrom", "diffraction": "1/angstrom"}

@@ -40,7 +40,8 @@ from stemstore.sources.hdf5 import (
 )
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
 from stemstore_readers.emd_ncem import labelled_arrays, labelled_axis
-from stemstore_readers.stated_axes import StatedAxis, quantity, words
+from stemstore_readers.header_values import quantity, words
+from stemstore_readers.stated_axes import StatedAxis
 from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, one_file
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from stemstore.errors import InputError, UnknownFormatError
 from stemstore.sources.geometry import shape_option
 from stemstore.sources.hdf5 import DAMAGE, Listed, ask_hdf5, dtype_of, find, number, open_hdf5, text, value_of, walk
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
-from stemstore_readers.stated_axes import StatedAxis, positive, quantity, unix_time, words
+from stemstore_readers.header_values import positive, quantity, unix_time, words
+from stemstore_readers.stated_axes import StatedAxis
 from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, one_file
 
 if TYPE_CHECKING:

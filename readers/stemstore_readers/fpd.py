@@ -27,8 +27,8 @@ from stemstore.sources.geometry import shape_option
 from stemstore.sources.hdf5 import Listed, ask_hdf5, dtype_of, number, open_hdf5, text
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
 from stemstore_readers.emd_ncem import labelled_axis
+from stemstore_readers.header_values import quantity
 from stemstore_readers.merlin_mib_header import header_length, parse_header
-from stemstore_readers.stated_axes import quantity
 from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, one_file
 
 if TYPE_CHECKING:

@@ -1,34 +1,30 @@
-"""Values of binary headers and their side files, brought to the vocabulary of the store; what cannot be is left out."""
+"""Values of headers and their side files, brought to the vocabulary of the store; what cannot be is left out."""
 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from stemstore.sources import hdf5
 from stemstore.sources.geometry import factor_pairs
-from stemstore_schemas import Acquisition, Axis, Quantity, UnitError, parse_scaled_unit
+from stemstore_schemas import Acquisition, Quantity, foreign_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from stemstore_schemas import Unit
+    from stemstore_schemas.mapping import Target
 
-DIFFRACTION_UNITS = ("1/angstrom", "1/nm", "mrad", "rad", "deg")
-"""Listed units that an axis of a diffraction pattern may have."""
-
-LENGTH_UNITS = ("nm", "angstrom", "mm")
-"""Listed units that a scan axis may have."""
+LATEST = 4_102_444_800
+"""Unix time of the year 2100, in s."""
 
 
 def number(value: Any) -> float | None:
-    """Read a finite number from a number or a text; None for everything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
+    """Read a finite number from a number, a text or an array of one; None for everything else, truth values too."""
+    return None if isinstance(value, bool) else hdf5.number(value)
 
 
 def positive(value: Any) -> float | None:
@@ -43,17 +39,26 @@ def whole(value: Any) -> int | None:
     return int(found) if found is not None and found == int(found) else None
 
 
-def text(value: Any) -> str | None:
-    """Read a text that is not empty."""
-    return value.strip() or None if isinstance(value, str) else None
-
-
-def quantity(value: Any, unit: Unit, factor: float = 1.0) -> Quantity | None:
-    """Make a quantity of a header's number above zero times `factor`."""
-    found = positive(value)
-    if found is None or not math.isfinite(found * factor):
+def words(value: Any) -> str | None:
+    """Read a text that says something; None for everything else."""
+    if isinstance(value, np.ndarray) and value.size != 1:
         return None
-    return Quantity(value=found * factor, unit=unit, source="header")
+    return hdf5.text(value).strip() or None if isinstance(value, str | bytes | np.ndarray) else None
+
+
+def quantity(value: Any, unit: Unit, per_unit: float = 1.0, *, signed: bool = False) -> Quantity | None:
+    """Make a quantity of a header's number, which is `per_unit` for one `unit`.
+
+    Returns
+    -------
+    quantity
+        None where there is no number, or none above zero unless it may be `signed`.
+    """
+    found = number(value) if signed else positive(value)
+    if found is None:
+        return None
+    ours = found / per_unit if per_unit >= 1 else found * round(1 / per_unit)  # by whole numbers: decimals stay clean
+    return Quantity(value=ours, unit=unit, source="header") if math.isfinite(ours) else None
 
 
 def plain(value: Any) -> Any:
@@ -63,61 +68,47 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def axis(name: str, size: int, step: Any, unit: str, notes: list[str], origin: Any = 0.0) -> Axis | None:
-    """Make a calibrated axis; None where the header states none, and a note where it states none that can be.
+def unix_time(value: Any) -> str | None:
+    """Turn seconds since 1970 into ISO 8601 in UTC; None for what is no time of a microscope."""
+    seconds = number(value)
+    if seconds is None or not 0 < seconds < LATEST:
+        return None
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat()
+
+
+_UNITS: dict[str, Unit] = {
+    "beam_energy": "keV",
+    "semi_convergence_angle": "mrad",
+    "camera_length": "mm",
+    "dwell_time": "s",
+    "exposure_time": "s",
+}
+"""Units of the acquisition's fields that other formats have a place for."""
+
+
+def mapped_fields(target: Target, look: Callable[[str], Any]) -> dict[str, Any]:
+    """Fill fields of the acquisition from the places where another format keeps them.
 
     Parameters
     ----------
-    name, size
-        Of the axis in the store.
-    step, origin
-        Distance of neighbouring indices and coordinate of index 0, in `unit`.
-    unit
-        In any spelling.
-    notes
-        Receives what had to be left out.
+    target
+        The other format, as in `stemstore_schemas.foreign_fields`.
+    look
+        Gives what lies at a path of that format; None where there is nothing.
+
+    Returns
+    -------
+    fields
+        Name of the field -> quantity, number or text; None where nothing usable lies there.
     """
-    scale, zero = number(step), number(origin)
-    if scale is None or zero is None:
-        return None
-    try:
-        factor, listed = parse_scaled_unit(unit)
-    except UnitError:
-        notes.append(f"axis {name!r} is in {unit!r}, which is no known unit; its step {scale:g} is left out")
-        return None
-    if listed == "pixel":
-        if (scale, zero) not in ((1.0, 0.0), (0.0, 0.0)):
-            notes.append(f"axis {name!r} has the step {scale:g} but no unit; the step is left out")
-        return None
-    kinds = {"y": LENGTH_UNITS, "x": LENGTH_UNITS, "ky": DIFFRACTION_UNITS, "kx": DIFFRACTION_UNITS}
-    if listed not in kinds.get(name, (listed,)):
-        expected = " or ".join(kinds[name])
-        notes.append(f"axis {name!r} is in {unit!r}, expected {expected}; its step {scale:g} is left out")
-        return None
-    step, origin = scale * factor, zero * factor
-    if not step or not math.isfinite(origin + step * size):
-        notes.append(f"axis {name!r} has the step {scale:g} {unit}, which cannot be; it is left out")
-        return None
-    return Axis(name=name, size=size, unit=listed, step=step, origin=origin, source="header")
-
-
-def centred(axes: Sequence[Axis | None], notes: list[str]) -> list[Axis]:
-    """Drop what is None, and centre detector axes of which the header states steps but no zero.
-
-    Where all detector axes start at 0, their zero is put in the middle of the frame, which is taken for the optic axis
-    as long as nobody says otherwise; a note says so.
-    """
-    known = [one for one in axes if one is not None]
-    detector = [one for one in known if one.name in ("ky", "kx")]
-    if not detector or any(one.origin for one in detector):
-        return known
-    notes.append(
-        "the header states no centre of the diffraction patterns; the middle of the frame is guessed, "
-        "pass detector_center=… to settle it"
-    )
-    return [
-        one.model_copy(update={"origin": -one.step * (one.size - 1) / 2}) if one in detector else one for one in known
-    ]
+    found: dict[str, Any] = {}
+    for field, foreign in foreign_fields(target).items():
+        name, value = field.removeprefix("acquisition."), look(foreign.path)
+        if name in _UNITS:
+            found[name] = quantity(value, _UNITS[name], foreign.factor)
+        else:
+            found[name] = positive(value) if name == "magnification" else words(value)
+    return found
 
 
 def scan_acquisition(scan_shape: tuple[int, ...], *, by_user: bool, **known: Any) -> Acquisition:

@@ -27,7 +27,8 @@ import numpy as np
 
 from stemstore.errors import FormatVersionError, InputError, UnknownFormatError
 from stemstore.sources.hdf5 import number, text
-from stemstore_readers.stated_axes import StatedAxis, mapped_fields, words
+from stemstore_readers.header_values import mapped_fields, words
+from stemstore_readers.stated_axes import StatedAxis
 from stemstore_readers.stored_arrays import Findings, choose_array, show
 
 if TYPE_CHECKING:

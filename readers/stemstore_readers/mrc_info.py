@@ -16,7 +16,8 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError
 from stemstore.sources.files import exists, file_size, unreadable
-from stemstore_readers.header_values import axis, centred, positive, quantity, scan_acquisition, text, whole
+from stemstore_readers.header_values import positive, quantity, scan_acquisition, whole, words
+from stemstore_readers.stated_axes import StatedAxis, centred
 from stemstore_schemas import Axis, Detector, SourceMetadata
 
 if TYPE_CHECKING:
@@ -186,22 +187,22 @@ def movie_metadata(
     known = scan_acquisition(
         shape[:-2],
         by_user=by_user,
-        beam_energy=quantity(values.get("Instrument Accelerating Voltage (V)"), "keV", 1e-3)
-        or quantity(extended.get("voltage"), "keV", 1e-3),
-        camera_length=quantity(values.get("Instrument Project Camera Length (centimeters)"), "mm", 10.0)
-        or quantity(extended.get("camera_length"), "mm", 1e3),
+        beam_energy=quantity(values.get("Instrument Accelerating Voltage (V)"), "keV", 1e3)
+        or quantity(extended.get("voltage"), "keV", 1e3),
+        camera_length=quantity(values.get("Instrument Project Camera Length (centimeters)"), "mm", 0.1)
+        or quantity(extended.get("camera_length"), "mm", 1e-3),
         magnification=positive(values.get("Instrument Project Magnification"))
         or positive(extended.get("magnification")),
-        dwell_time=quantity(values.get("Scan - Dwell Time (microseconds)"), "s", 1e-6)
+        dwell_time=quantity(values.get("Scan - Dwell Time (microseconds)"), "s", 1e6)
         or quantity(extended.get("dwell_time"), "s"),
         exposure_time=quantity(extended.get("integration_time"), "s"),
         frame_period=quantity(summed / rate, "s") if rate else None,
         start_time=_start(values.get("Timestamp (seconds since Epoch)")),
     )
     gain = positive(values.get("ADUs Per Electron")) or positive(values.get("ADUs Per Electron Bin1x"))
-    name = text(values.get("Camera Model")) or text(values.get("Camera Name"))
+    name = words(values.get("Camera Model")) or words(values.get("Camera Name"))
     detector = Detector(
-        name=name or text(extended.get("camera")),
+        name=name or words(extended.get("camera")),
         shape=(shape[-2], shape[-1]),
         counts_per_electron=gain,
         binning=_binning(values, extended),
@@ -210,17 +211,20 @@ def movie_metadata(
 
 
 def _axes(values: dict[str, str], shape: tuple[int, ...], notes: list[str]) -> list[Axis]:
-    axes: list[Axis | None] = []
+    steps: dict[str, tuple[int, float | None, str]] = {}
     if len(shape) > 3:  # noqa: PLR2004 (a scan with rows and columns)
         for name, side, size in (("y", "Y", shape[-4]), ("x", "X", shape[-3])):
-            step = positive(values.get(f"Specimen Pixel Size {side} (nanometers)"))
-            axes.append(axis(name, size, step, "nm", notes))
-    steps = [positive(values.get(f"Diffraction Pixel Size {side}")) for side in "YX"]
-    if None not in steps:
+            steps[name] = size, positive(values.get(f"Specimen Pixel Size {side} (nanometers)")), "nm"
+    for name, side, size in (("ky", "Y", shape[-2]), ("kx", "X", shape[-1])):
+        steps[name] = size, positive(values.get(f"Diffraction Pixel Size {side}")), "1/nm"
+    if steps["ky"][1] and steps["kx"][1]:
         notes.append("the diffraction pixel size carries no unit; it is taken to be 1/nm, pass detector_step=… if not")
-    detector = zip(("ky", "kx"), shape[-2:], steps, strict=True)
-    axes += [axis(name, size, step, "1/nm", notes) for name, size, step in detector]
-    return centred(axes, notes)
+    made = [
+        StatedAxis(name, step, 0.0, unit).bring(name, size, notes)
+        for name, (size, step, unit) in steps.items()
+        if step is not None
+    ]
+    return centred([one for one in made if one is not None], notes)
 
 
 def _binning(values: dict[str, str], extended: dict[str, Any]) -> tuple[int, int] | None:

@@ -29,8 +29,9 @@ from stemstore.sources.geometry import shape_option
 from stemstore.sources.hdf5 import Listed, ask_hdf5, attribute, datasets, dtype_of, find, open_hdf5, text, walk
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
 from stemstore.sources.references import KnownImage
+from stemstore_readers.header_values import words
 from stemstore_readers.nexus_labels import axis_names, describe_entry, pixel_mask, split_axes, stated_axes
-from stemstore_readers.stated_axes import kind_of_unit, words
+from stemstore_readers.stated_axes import kind_of_unit
 from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source, header, listed, one_file
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _is_spectrum(file: Any, signal: Signal) -> bool:
     if stated or not hasattr(dataset, "ndim"):
         return stated == "spectrum"
     axes = [group.get(name) for name in axis_names(group, dataset)[-2:] if name is not None]
-    return any(kind_of_unit(words(attribute(axis, "units")) or "") == "e" for axis in axes if axis is not None)
+    return any(kind_of_unit(words(attribute(axis, "units")) or "") == "energy" for axis in axes if axis is not None)
 
 
 def _interpretation(group: Any, dataset: Any) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.sources.hdf5 import DAMAGE, attribute, dtype_of, number, text, value_of
-from stemstore_readers.stated_axes import StatedAxis, words
+from stemstore_readers.header_values import words
+from stemstore_readers.stated_axes import StatedAxis
 from stemstore_schemas import Quantity, UnitError, convert_value, foreign_fields, parse_scaled_unit
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def split_axes(
     """
     axes = range(len(names))
     free = [axis for axis in axes if names[axis] is None]
-    units = [axis for axis in axes if (one := stated[axis]) is not None and one.kind() == "k"]
+    units = [axis for axis in axes if (one := stated[axis]) is not None and one.kind() == "diffraction"]
     frame = list(axes[-IMAGE:])
     if len(free) == IMAGE:
         frame = free

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.sources.hdf5 import number, text
-from stemstore_readers.stated_axes import StatedAxis, quantity, words
+from stemstore_readers.header_values import quantity, words
+from stemstore_readers.stated_axes import StatedAxis
 from stemstore_readers.stored_arrays import Findings, choose_array, show
 
 if TYPE_CHECKING:

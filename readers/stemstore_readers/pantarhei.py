@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from stemstore.errors import InputError
 from stemstore.sources.geometry import shape_option
-from stemstore_readers.header_values import number
+from stemstore_readers.header_values import number, quantity, words
 from stemstore_readers.npy_archive import ZIP
 from stemstore_readers.npy_archive_source import member_source
 from stemstore_readers.pantarhei_archive import parse_archive
-from stemstore_readers.stated_axes import SCAN_NAMES, StatedAxis, quantity, words
+from stemstore_readers.stated_axes import SCAN_NAMES, StatedAxis
 from stemstore_readers.stored_arrays import Findings, one_file
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from stemstore.errors import CorruptDataError, InputError, NotFoundError, StemSt
 from stemstore.sources.contract import MISSING, VALID
 from stemstore.sources.files import describe, exists, expand, identity, list_folder
 from stemstore.sources.geometry import MAX_MISSING, fit_scan, shape_option
-from stemstore_readers.header_values import axis, plain, positive, quantity, scan_acquisition, text, whole
+from stemstore_readers.header_values import plain, positive, quantity, scan_acquisition, whole, words
 from stemstore_readers.placed_frames import Band, PlacedSource
+from stemstore_readers.stated_axes import StatedAxis
 from stemstore_readers.tia_header import MAGIC, PIXELS, POINTERS, Series, read_emi, read_series
 from stemstore_schemas import Axis, Detector, SourceMetadata
 
@@ -180,21 +181,21 @@ def series_metadata(
     by_user
         Whether the user stated the scan shape.
     """
-    camera = text(values.get("AcquireInfo/CameraNamePath"))
+    camera = words(values.get("AcquireInfo/CameraNamePath"))
     dwell = quantity(values.get("AcquireInfo/DwellTimePath"), "s")
     binning = whole(values.get("AcquireInfo/Binning"))
     known = scan_acquisition(
         shape[:-2],
         by_user=by_user,
-        beam_energy=quantity(values.get("MicroscopeConditions/AcceleratingVoltage"), "keV", 1e-3)
+        beam_energy=quantity(values.get("MicroscopeConditions/AcceleratingVoltage"), "keV", 1e3)
         or quantity(values.get("High tension [kV]"), "keV"),
-        camera_length=quantity(values.get("Camera length [m]"), "mm", 1e3),
+        camera_length=quantity(values.get("Camera length [m]"), "mm", 1e-3),
         magnification=positive(values.get("Magnification [x]")),
         exposure_time=dwell if camera else None,
         dwell_time=None if camera else dwell,
         start_time=series.start_time,
-        instrument=text(values.get("Microscope")),
-        operator=text(values.get("User")),
+        instrument=words(values.get("Microscope")),
+        operator=words(values.get("User")),
     )
     detector = Detector(
         name=camera, shape=(shape[-2], shape[-1]), binning=None if binning is None else (binning, binning)
@@ -210,7 +211,7 @@ def scan_axes(series: Series, shape: tuple[int, ...], notes: list[str]) -> list[
     if len(shape) < 4 or len(dimensions) != len(shape) - 2:  # noqa: PLR2004 (a scan with rows and columns)
         return []
     made = [
-        axis(name, size, one.step, one.unit, notes, one.offset - one.element * one.step)
+        StatedAxis("", one.step, one.offset - one.element * one.step, one.unit).bring(name, size, notes)
         for name, size, one in zip(("x", "y"), shape[-3:-5:-1], dimensions, strict=False)
         if one.unit.strip()
     ]
@@ -228,7 +229,7 @@ def detector_axes(series: Series, shape: tuple[int, ...], notes: list[str], *, d
         notes.append("steps of the images are taken to be in 1/m, no document says so; pass detector_step=… if not")
     last = shape[-2] - 1
     made = [
-        axis("ky", shape[-2], dy, unit, notes, -(y0 + (last - iy) * dy)),
-        axis("kx", shape[-1], dx, unit, notes, x0 - ix * dx),
+        StatedAxis("", dy, -(y0 + (last - iy) * dy), unit).bring("ky", shape[-2], notes),
+        StatedAxis("", dx, x0 - ix * dx, unit).bring("kx", shape[-1], notes),
     ]
     return [one for one in made if one is not None]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.sources.hdf5 import number
-from stemstore_readers.stated_axes import StatedAxis, positive, quantity
+from stemstore_readers.header_values import positive, quantity
+from stemstore_readers.stated_axes import StatedAxis
 
 if TYPE_CHECKING:
     from stemstore_schemas import Unit

@@ -97,8 +97,8 @@ def test_scan_steps(tmp_path):
     path = write(tmp_path, some((12, 5, 6)), SCAN, emi=document(80000))
     metadata = Tia()(str(path)).metadata
     found = {axis.name: (axis.size, axis.unit) for axis in metadata.axes}
-    assert found == {"y": (3, "mm"), "x": (4, "mm"), "ky": (5, "1/nm"), "kx": (6, "1/nm")}
-    np.testing.assert_allclose([axis.step for axis in metadata.axes], [5e-6, 2e-6, 0.04, 0.04])
+    assert found == {"y": (3, "nm"), "x": (4, "nm"), "ky": (5, "1/nm"), "kx": (6, "1/nm")}
+    np.testing.assert_allclose([axis.step for axis in metadata.axes], [5, 2, 0.04, 0.04])
     assert metadata.acquisition.beam_energy.value == 80
 
 
