@@ -75,6 +75,8 @@ def draw_strain(
         image(shown, ax, scale_bar=scale_bar and number == 0, **options)
         if scale_bar and number:
             ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    if scale_bar:
+        _darken(places[0])
     _draw_axes(places[0], strain.attrs)
     return places
 
@@ -111,6 +113,14 @@ def _axes(given: Any, strain: xr.Dataset) -> Any:
     height = min(max(MAP * rows * grid.aspect / columns, HEIGHTS[0]), HEIGHTS[1])
     size = (len(STRAIN) * (MAP + BAR), height + HEAD)
     return plt.subplots(1, len(STRAIN), figsize=size, layout="constrained")[1]
+
+
+def _darken(ax: Any) -> None:
+    """Turn a scale bar, which is white, black: near zero the colours are light."""
+    from matplotlib.patheffects import withStroke
+
+    for artist in (*(line for line in ax.lines if line.get_gid() == "scale-bar"), *ax.texts):
+        artist.set(color="black", path_effects=[withStroke(linewidth=2.0, foreground="white", alpha=0.9)])
 
 
 def _draw_axes(ax: Any, about: dict[str, Any]) -> None:

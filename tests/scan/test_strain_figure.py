@@ -41,6 +41,8 @@ def test_four_maps_with_symmetric_colours(strain):
     assert axes[0].images[0].get_extent() == [-1.0, 11.0, 7.0, -1.0]
     assert [len(ax.get_xticks()) for ax in axes] == [0, 0, 0, 0]
     assert axes[0].images[0].get_array().mask.sum() == 1
+    bars = [[line.get_color() for line in ax.lines if line.get_gid() == "scale-bar"] for ax in axes]
+    assert bars == [["black"], [], [], []]
 
 
 def test_limits_are_given_in_the_units_of_the_maps(strain):
