@@ -41,6 +41,9 @@ class LatticeBasis:
         (row, column), or (y, x) for vectors along the axes of the scan.
     unit
         As that of the vectors of the disks.
+    axes
+        What the components lie along: ``"detector"``, rows and columns, or ``"scan"``, y and x. None where it is not
+        known.
     share
         Share of the disks that lie within a quarter of a cell of the lattice, along both vectors; chance gives 0.25.
         NaN for a basis that was not compared with disks.
@@ -49,6 +52,7 @@ class LatticeBasis:
     g1: Vector
     g2: Vector
     unit: str
+    axes: str | None = None
     share: float = math.nan
 
     def __post_init__(self) -> None:
@@ -135,7 +139,7 @@ def find_basis(
     >>> basis = stemstore.find_basis(disks, origin=stemstore.disk_origin(disks))  # doctest: +SKIP
     """
     disks, table = centred(disks, origin)
-    unit = str(disks[VECTORS[0]].attrs["units"])
+    unit, axes = unit_of(disks), axes_of(disks)
     used = _wanted(disks, table, roi)
     q = vectors_of(disks)[used[table.position]]
     if (g1 is None) != (g2 is None):
@@ -148,7 +152,7 @@ def find_basis(
         basis = LatticeBasis(_pair(g1), _pair(g2), unit)
     if refine:
         basis = _refined(basis, q)
-    return replace(basis, share=_share(basis, q))
+    return replace(basis, axes=axes, share=_share(basis, q))
 
 
 def centred(disks: Any, origin: Any = None) -> tuple[xr.Dataset, DiskTable]:
@@ -187,30 +191,46 @@ def vectors_of(disks: xr.Dataset) -> FloatArray:
     return np.stack([np.asarray(disks[name].values, np.float64) for name in VECTORS], axis=1)
 
 
-def as_basis(given: Any, unit: str) -> LatticeBasis:
-    """Give a basis for vectors in a unit.
+def unit_of(disks: xr.Dataset) -> str:
+    """Give the unit of calibrated vectors."""
+    return str(disks[VECTORS[0]].attrs["units"])
+
+
+def axes_of(disks: xr.Dataset) -> str:
+    """Tell what calibrated vectors lie along: ``"detector"`` or ``"scan"``."""
+    return "scan" if "rotation_deg" in disks[VECTORS[0]].attrs else "detector"
+
+
+def as_basis(given: Any, unit: str, axes: str | None) -> LatticeBasis:
+    """Give a basis for vectors in a unit and along some axes.
 
     Parameters
     ----------
     given
         `LatticeBasis`, or a pair (g1, g2) in that unit.
-    unit
+    unit, axes
         Of the vectors.
 
     Raises
     ------
     InputError
-        The units differ, or it is no basis.
+        Units or axes differ, or it is no basis.
     """
     if isinstance(given, LatticeBasis):
         if given.unit != unit:
             msg = f"the basis is in {given.unit!r} and the vectors are in {unit!r}; find the basis of these disks"
             raise InputError(msg, key="basis", found=given.unit, expected=unit)
+        if given.axes not in (None, axes):
+            msg = (
+                f"the basis lies along the axes of the {given.axes}, the vectors along those of the {axes}; find the "
+                "basis of these vectors"
+            )
+            raise InputError(msg, key="basis", found=given.axes, expected=axes)
         return given
     if not isinstance(given, (tuple, list, np.ndarray)) or len(given) != SIDE:
         msg = f"a basis is what find_basis returns, or a pair (g1, g2) of vectors, not {type(given).__name__}"
         raise InputError(msg, key="basis", found=type(given).__name__)
-    return LatticeBasis(_pair(given[0]), _pair(given[1]), unit)
+    return LatticeBasis(_pair(given[0]), _pair(given[1]), unit, axes)
 
 
 def _pair(given: Any) -> Vector:

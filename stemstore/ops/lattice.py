@@ -11,7 +11,7 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.lattice import USED, FitSettings, fit_lattices
-from stemstore.ops.basis import LARGEST, LatticeBasis, as_basis, centred, vectors_of
+from stemstore.ops.basis import LARGEST, LatticeBasis, as_basis, axes_of, centred, unit_of, vectors_of
 from stemstore.ops.disk_calibration import VECTORS
 from stemstore.ops.disk_table import PEAK
 from stemstore.ops.labels import INHERITED, parameters_text
@@ -213,7 +213,7 @@ class _Fit:
         kept = {key: self.disks.attrs[key] for key in INHERITED if key in self.disks.attrs}
         line = parameters_text("fit_lattice", **self.parameters)
         attrs = kept | self.parameters | attrs | {"noise": self.noise.ravel().tolist()}
-        attrs["axes"] = "scan" if "rotation_deg" in self.disks[VECTORS[0]].attrs else "detector"
+        attrs["axes"] = axes_of(self.disks)
         attrs["history"] = "\n".join([self.disks.attrs.get("history", ""), line]).strip()
         return xr.Dataset(variables, coords, attrs)
 
@@ -222,7 +222,7 @@ def _fit(disks: Any, basis: Any, origin: Any, options: _Options) -> _Fit:
     """Check what was asked for and fit all positions."""
     disks, table = centred(disks, origin)
     about = disks[VECTORS[0]].attrs
-    basis = as_basis(basis, str(about["units"]))
+    basis = as_basis(basis, unit_of(disks), axes_of(disks))
     reach = min(basis.lengths) / 4 if options.max_distance is None else float(options.max_distance)
     _check(reach, options)
     matrix = np.reshape(about["matrix"], (SIDE, SIDE))

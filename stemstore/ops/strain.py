@@ -151,7 +151,8 @@ def _vectors(lattice: Any) -> tuple[FloatArray, BoolArray]:
 def _reference(lattice: xr.Dataset, given: Any, vectors: FloatArray, fitted: BoolArray) -> tuple[FloatArray, str]:
     """Matrix of the reference, or one for each position, and how it came about."""
     if isinstance(given, (LatticeBasis, tuple, list)):
-        return as_basis(given, str(lattice.attrs.get("unit", "pixel"))).matrix, "a given basis"
+        unit, axes = str(lattice.attrs.get("unit", "pixel")), lattice.attrs.get("axes")
+        return as_basis(given, unit, axes).matrix, "a given basis"
     if given is None or (isinstance(given, str) and given == "median"):
         return _median(vectors, fitted, "the scan"), "median of the scan"
     region = _map(lattice, given)

@@ -197,10 +197,15 @@ def test_options_out_of_range(disks_on, options, match):
         fit_lattice(disks_on(scan((1, 1))), PAIR, **options)
 
 
-def test_a_basis_in_another_unit_is_refused(disks_on):
-    """A basis in pixels does not fit vectors in 1/angstrom; what is no basis is refused as well."""
+def test_a_basis_of_other_vectors_is_refused(disks_on):
+    """A basis in pixels or on other axes does not fit the vectors; what is no basis is refused as well."""
     disks = disks_on(scan((1, 1)), steps=(0.01, 0.01))
     with pytest.raises(InputError, match=r"basis is in 'pixel' and the vectors are in '1/angstrom'"):
         fit_lattice(disks, LatticeBasis(*PAIR, "pixel"))
+    turned = calibrate_disks(disks, axes="scan", rotation=10.0)
+    with pytest.raises(
+        InputError, match="basis lies along the axes of the scan, the vectors along those of the detector"
+    ):
+        fit_lattice(disks, find_basis(turned, g1=(0.236, 0.03), g2=(-0.06, 0.223)))
     with pytest.raises(InputError, match="a basis is what find_basis returns"):
         fit_lattice(disks, "auto")
