@@ -69,17 +69,19 @@ def readers() -> dict[str, ReaderInfo]:
         By name, in alphabetical order.
     """
     found: dict[str, ReaderInfo] = {}
+    packages: dict[int, str] = {}  # a package parses its description every time that it is asked for its name
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         known = found.get(entry.name)
+        if entry.dist is not None and id(entry.dist) not in packages:
+            packages[id(entry.dist)] = entry.dist.name
         if known is None:
-            found[entry.name] = _load(entry)
+            found[entry.name] = _load(entry, packages.get(id(entry.dist)))
         elif known.cls is not None and entry.value != f"{known.cls.__module__}:{known.cls.__qualname__}":
             _logger.warning("reader %r of %s is hidden by the one of %s", entry.name, entry.value, known.package)
     return found
 
 
-def _load(entry: metadata.EntryPoint) -> ReaderInfo:
-    package = entry.dist.name if entry.dist is not None else None
+def _load(entry: metadata.EntryPoint, package: str | None) -> ReaderInfo:
     try:
         cls = entry.load()
         return ReaderInfo(entry.name, cls.description, tuple(cls.extensions), _options(cls), package, cls)
