@@ -146,7 +146,7 @@ def _budget(size: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Tell warnings of the detection on stderr, in the tone of errors."""
-    from stemstore.ops.disk_run import DiskWarning
+    from stemstore.ops.disk_verdict import DiskWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DiskWarning)

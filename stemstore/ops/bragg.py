@@ -45,7 +45,7 @@ def find_disks(  # noqa: PLR0913  # the public door: every option by its name
     ----------
     scan
         Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx.
-    template : shape (ky, kx)
+    template : shape (ky, kx), or a `stemstore.kernels.disk_probe.Template`
         Image of the probe: a vacuum pattern, or a mean pattern whose brightest disk is the unscattered one. Without it
         the disk is synthetic.
     radius : unit pixel
@@ -78,7 +78,8 @@ def find_disks(  # noqa: PLR0913  # the public door: every option by its name
     -------
     disks : dims of the scan, peak, bound
         ``qy``, ``qx`` (row and column on the visible detector, pixel), ``intensity`` (counts above the surrounding
-        background), ``correlation`` (value of the detection map), all along ``peak``. The disks of the flat position i
+        background), ``correlation`` (value of the detection map), ``sigma_q`` (expected precision of the position per
+        axis, pixel), all along ``peak``. The disks of the flat position i
         (C order of the scan) are ``offset[i] : offset[i + 1]``, largest correlation first; ``n_disks`` is a map. The
         coordinate ``processed`` tells an empty pattern from one that was not looked at; patterns that lack sectors are
         searched, and ``valid`` is 1 there. ``ky`` and ``kx`` are the axes of the detector. Attributes hold all
@@ -106,7 +107,7 @@ def find_disks(  # noqa: PLR0913  # the public door: every option by its name
     Notes
     -----
     Method: see `stemstore.kernels.correlation` and `stemstore.kernels.disks`. Tasks of about a second run on the
-    scheduler that dask is set to. Memory per worker: one decoded piece of the scan, its lists (16 bytes for each of
+    scheduler that dask is set to. Memory per worker: one decoded piece of the scan, its lists (20 bytes for each of
     max_peaks), and about six frames in single precision; fewer threads are used where all of them would exceed
     ``STEMSTORE_MAX_MEMORY``. The result takes about 20 bytes per disk, twice that while it is put together; with
     `store` it is put together in chunks of 4 MiB.
@@ -151,7 +152,7 @@ def disk_lists(
 
     Notes
     -----
-    Memory: 16 bytes per place. A scan of 512 x 512 positions with 70 places takes 1.2 GB.
+    Memory: 20 bytes per place. A scan of 512 x 512 positions with 70 places takes 370 MB.
 
     Examples
     --------

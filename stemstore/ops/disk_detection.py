@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from stemstore._version import __version__
 from stemstore.kernels.disk_plan import DiskOptions, DiskPlan, plan_disks
+from stemstore.kernels.disk_probe import Template
 from stemstore.kernels.disks import COLUMNS
 from stemstore.ops.corrections import PixelCorrections, corrected, corrections_of, corrections_text
 from stemstore.ops.disk_kernel import DiskKernel
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 NAMES = tuple({"ky": "qy", "kx": "qx"}.get(column, column) for column in COLUMNS)
 """Variables that hold the columns of the kernel."""
 
-WORKSPACE = 6
-"""Images of four bytes per pixel of the transform that one frame needs."""
+FRAMES, TRANSFORMS = 3, 6
+"""Images of four bytes per pixel that the search of one frame needs: of its own size, and of that of the transforms."""
 
 
 class DetectionOptions(DiskOptions, total=False):
@@ -81,25 +83,25 @@ class Detection:
         roi, mask, bad = (settings.pop(name, None) for name in ("roi", "mask", "bad_pixels"))
         references: PixelCorrections = {name: settings.pop(name, None) for name in ("dark", "gain")}  # type: ignore[assignment]
         unusable = _unusable(image, bad, mask)
-        image_of_probe = None if template is None else values_of(template)
+        probe = template if template is None or isinstance(template, Template) else values_of(template)
         plan = plan_disks(
             (image.sizes["ky"], image.sizes["kx"]),
             radius=radius,
-            template=image_of_probe,
+            template=probe,
             bad_pixels=unusable,
             **settings,
         )
         keep = _positions(image, roi)
         kernel = corrected(DiskKernel(plan), corrections_of(image, references))
         parameters = {name: value for name, value in asdict(plan.parameters).items() if value is not None}
-        source = "synthetic disk" if image_of_probe is None else f"image of shape {image_of_probe.shape}"
         pixels: dict[str, Any] = {"bad_pixels": bad, "mask": mask, **references}
         texts = corrections_text({name: value for name, value in pixels.items() if value is not None})  # type: ignore[arg-type]
-        history = parameters_text("find_disks", template=source, **parameters, **texts)
-        arrays = {"template": image_of_probe, "roi": keep, "unusable pixels": unusable}
+        history = parameters_text("find_disks", template=plan.template, **parameters, **texts)
+        arrays: dict[str, Any] = {"roi": keep, "unusable pixels": unusable}
         arrays |= {name: None if value is None else values_of(value) for name, value in references.items()}
         digests = {name: None if value is None else _digest(value) for name, value in arrays.items()}
-        about = parameters | {"template": source, "transform_shape": plan.fft_shape}
+        about = parameters | {"template": plan.template, "transform_shape": plan.fft_shape}
+        digests["template"] = _digest_of_template(probe)
         fingerprint = stored_value(asdict(plan.parameters) | digests | {"version": __version__})
         return cls(image, plan, kernel, keep, about, history, fingerprint)
 
@@ -114,15 +116,13 @@ class Detection:
 
     @property
     def worker_bytes(self) -> int:
-        """Scratch memory of a worker beyond its piece: images of the size of the transform."""
-        rows, columns = self.plan.fft_shape
-        return WORKSPACE * 4 * rows * columns
+        """Scratch memory of a worker beyond its piece."""
+        return 4 * (FRAMES * math.prod(self.plan.frame_shape) + TRANSFORMS * math.prod(self.plan.fft_shape))
 
     @property
     def shared_bytes(self) -> int:
         """Memory of the plan, which all threads share."""
-        plan = self.plan
-        return sum(int(getattr(getattr(plan, name), "nbytes", 0)) for name in plan.__slots__)
+        return _nbytes(self.plan)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -161,6 +161,22 @@ def _digest(values: Any) -> str:
     values = np.ascontiguousarray(values)
     about = f"{values.dtype.str}{values.shape}".encode()
     return hashlib.blake2b(about + values.tobytes(), digest_size=16).hexdigest()
+
+
+def _digest_of_template(template: Any) -> Any:
+    if isinstance(template, Template):
+        parts = {field.name: getattr(template, field.name) for field in fields(template)}
+        return {name: _digest(part) if isinstance(part, np.ndarray) else part for name, part in parts.items()}
+    return None if template is None else _digest(template)
+
+
+def _nbytes(tables: Any) -> int:
+    """Bytes of arrays, however they are packed."""
+    if is_dataclass(tables):
+        return sum(_nbytes(getattr(tables, field.name)) for field in fields(tables))
+    if isinstance(tables, (tuple, list)):
+        return sum(_nbytes(one) for one in tables)
+    return int(getattr(tables, "nbytes", 0))
 
 
 def dims_of(detection: Detection) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from stemstore.errors import InputError, OptionalDependencyError
-from stemstore.ops.bragg import find_disks
-from stemstore.ops.disk_run import DiskWarning
+from stemstore.ops.disk_detection import Detection
+from stemstore.ops.disk_run import search
+from stemstore.ops.disk_sample import checked_positions, patterns_at, some_positions
 from stemstore.ops.disk_table import table_of
 from stemstore.ops.labels import intensity_of, recorded, scan_dims
 from stemstore.ops.roi import map_of
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from stemstore.ops.disk_detection import DetectionOptions
     from stemstore.ops.disk_table import DiskTable
 
-PATTERN = "pattern"
-"""Dim of the patterns that are looked at."""
-
 N_PATTERNS = 6
 ACROSS = 3  # pictures side by side
 SIZE = 3.2  # inches of a picture
 
-LOOSE = {"min_rel": 0.0, "relative_to": 0, "edge_boundary": 1, "significance": 2.5}
+LOOSE = {"min_rel": 0.0, "relative_to": 0, "edge_boundary": 1, "min_visible": 0.2, "significance": 2.5}
 """Filters that let through what the given ones may reject."""
 
 KEPT, REJECTED = "#00e5ff", "#ff5252"
@@ -48,7 +45,7 @@ def preview_disks(
     """Find the disks of a few patterns and draw them, in about a second.
 
     Circles of the radius of the probe: cyan for the disks that `find_disks` would give, red and dashed for what looser
-    filters find beside them (no relative threshold, half the significance, up to the edge of the detector, half the
+    filters find beside them (no relative threshold, half the absolute one, up to the edge of the detector, half the
     spacing). Where red circles sit on disks that are meant, loosen the filters; where cyan ones sit on nothing, tighten
     them.
 
@@ -88,12 +85,10 @@ def preview_disks(
     settings: Any = dict(options)
     image = intensity_of(scan)
     chosen = _chosen(image, positions, settings.pop("roi", None))
-    patterns = _picked(image, chosen)
-    disks = find_disks(patterns, template, radius=radius, **settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DiskWarning)
-        loose = {"min_spacing": disks.attrs["min_spacing"] / 2, **settings, **LOOSE}
-        more = find_disks(patterns, template, radius=radius, **loose)
+    patterns = patterns_at(image, chosen)
+    disks = search(Detection.of(patterns, template, radius, **settings))
+    half = {name: disks.attrs[name] / 2 for name in ("min_spacing", "min_abs") if name in disks.attrs}
+    more = search(Detection.of(patterns, template, radius, **{**settings, **LOOSE, **half}))
     rows = -(-len(chosen) // ACROSS)
     across = min(ACROSS, len(chosen))
     figure = plt.figure(figsize=(SIZE * across, SIZE * 1.12 * rows), layout="constrained")
@@ -116,38 +111,16 @@ def _pyplot() -> Any:
 
 def _chosen(image: xr.DataArray, positions: Any, roi: Any) -> list[tuple[int, ...]]:
     """Give the positions to look at."""
-    shape = image.shape[:-2]
-    if positions is None:
-        known = recorded(image)
-        allowed = np.ones(shape, np.bool_) if known is None else known
-        if roi is not None:
-            allowed = allowed & map_of(image, roi, "roi", bool)
-        flat = np.flatnonzero(allowed)
-        if not len(flat):
-            msg = "no position has a frame, or none that lies in roi=; choose positions"
-            raise InputError(msg, key="positions")
-        some = np.sort(np.random.default_rng(0).choice(flat, min(N_PATTERNS, len(flat)), replace=False))
-        return [tuple(int(i) for i in np.unravel_index(one, shape)) for one in some] if shape else [()]
-    chosen = [tuple(int(i) for i in np.atleast_1d(np.asarray(position))) for position in positions]
-    for position in chosen:
-        if len(position) != len(shape) or not all(0 <= i < n for i, n in zip(position, shape, strict=True)):
-            msg = f"position {position} is none of the scan of {shape}; give one index for each axis of the scan"
-            raise InputError(msg, key="positions", found=position, expected=shape)
-    if not chosen:
-        msg = "no positions are given; give some, such as [(0, 0)], or none at all for six at random"
+    if positions is not None:
+        return checked_positions(image, positions)
+    known = recorded(image)
+    allowed = np.ones(image.shape[:-2], np.bool_) if known is None else known
+    if roi is not None:
+        allowed = allowed & map_of(image, roi, "roi", bool)
+    if not allowed.any():
+        msg = "no position has a frame, or none that lies in roi=; choose positions"
         raise InputError(msg, key="positions")
-    return chosen
-
-
-def _picked(image: xr.DataArray, chosen: list[tuple[int, ...]]) -> xr.DataArray:
-    """Read the patterns at some positions, along one axis."""
-    import xarray as xr
-
-    dims = scan_dims(image)
-    if not dims:
-        return image.expand_dims(PATTERN).compute()
-    index = {dim: xr.DataArray(along, dims=PATTERN) for dim, along in zip(dims, np.transpose(chosen), strict=True)}
-    return image.isel(index).transpose(PATTERN, "ky", "kx").compute()
+    return some_positions(allowed, N_PATTERNS)
 
 
 def _places(table: DiskTable, number: int) -> FloatArray:

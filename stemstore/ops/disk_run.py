@@ -1,9 +1,8 @@
-"""Running a disk detection piece by piece, and what it says when it ends early or finds nothing."""
+"""Running a disk detection piece by piece, in memory or into a store, and ending early."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -17,6 +16,7 @@ from stemstore.ops.disk_detection import NAMES, digest_of, dims_of
 from stemstore.ops.disk_parts import PartsInMemory, PartsInStore
 from stemstore.ops.disk_table import DiskTable, dataset_of_table
 from stemstore.ops.disk_tasks import run_tasks, runs_here
+from stemstore.ops.disk_verdict import judge
 from stemstore.ops.results import open_result, results, url_of
 from stemstore.ops.save import check_scan, save
 from stemstore.progress import NoProgress
@@ -35,10 +35,6 @@ DIGEST = "detection_digest"
 """Attribute of saved disks: digest of everything that decided about them."""
 
 
-class DiskWarning(UserWarning):
-    """The list of disks is empty or may be cut; it is returned all the same."""
-
-
 class DisksInterrupted(KeyboardInterrupt):  # an interruption, like its parent
     """Disk detection was interrupted by the user.
 
@@ -55,7 +51,14 @@ class DisksInterrupted(KeyboardInterrupt):  # an interruption, like its parent
 
 
 def find_in_memory(detection: Detection, progress: Progress | None) -> xr.Dataset:
-    """Find all disks and give them as a dataset in memory."""
+    """Find all disks and give them as a dataset in memory; warn, or refuse, where it is of little use."""
+    disks = search(detection, progress)
+    judge(detection, disks)
+    return disks
+
+
+def search(detection: Detection, progress: Progress | None = None) -> xr.Dataset:
+    """Find all disks and give them as a dataset in memory, whatever they are."""
     pieces, parts = detection.pieces(), PartsInMemory()
     try:
         _run(detection, pieces, parts, progress or NoProgress())
@@ -66,9 +69,7 @@ def find_in_memory(detection: Detection, progress: Progress | None) -> xr.Datase
             "attribute 'disks' of this error (sys.last_value.disks). With store=… a run goes on where it stopped"
         )
         raise DisksInterrupted(msg, disks) from interrupt
-    disks = _dataset(detection, pieces, parts, lazy=False)
-    _tell(disks)
-    return disks
+    return _dataset(detection, pieces, parts, lazy=False)
 
 
 def find_in_store(
@@ -91,10 +92,14 @@ def find_in_store(
         )
         raise DisksInterrupted(msg, None) from interrupt
     disks = _dataset(detection, pieces, parts, lazy=True).assign_attrs({DIGEST: digest_of(plan)})
+    try:
+        judge(detection, disks)
+    except InputError:
+        parts.remove()  # nothing to go on from
+        raise
     with dask.config.set(scheduler="threads"):  # the columns are put together from files of this process's store
         saved = save(disks, url, name, overwrite=overwrite)
     parts.remove()
-    _tell(disks)
     return saved  # type: ignore[return-value]  # a dataset was saved
 
 
@@ -200,15 +205,3 @@ def _processed(detection: Detection, pieces: DiskPieces, found: dict[int, Any]) 
         done[pieces.places[number]] = True
     done = done.reshape(detection.scan_shape)
     return done if detection.keep is None else done & detection.keep
-
-
-def _tell(disks: xr.Dataset) -> None:
-    """Warn about lists that may be cut, and about an empty result."""
-    full, most = disks.attrs["n_full"], disks.attrs["max_peaks"]
-    if full:
-        msg = f"{full} patterns have as many disks as max_peaks={most} allows; raise it to see whether there are more"
-        warnings.warn(msg, DiskWarning, stacklevel=4)
-    if not disks.sizes["peak"]:
-        looked = int(disks.processed.sum())
-        msg = f"no disks in {looked} patterns; look at one with preview_disks, lower significance or min_rel"
-        warnings.warn(msg, DiskWarning, stacklevel=4)

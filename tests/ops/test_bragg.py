@@ -13,12 +13,13 @@ import xarray as xr
 import stemstore
 from stemstore.errors import InputError, MemoryBudgetError
 from stemstore.kernels.contract import DetectorRegion
-from stemstore.kernels.correlation import disk
 from stemstore.kernels.disk_plan import plan_disks
+from stemstore.kernels.disk_probe import disk, template_of
 from stemstore.ops.bragg import disk_lists, find_disks
 from stemstore.ops.disk_kernel import DiskKernel
-from stemstore.ops.disk_run import DisksInterrupted, DiskWarning
+from stemstore.ops.disk_run import DisksInterrupted
 from stemstore.ops.disk_table import table_of
+from stemstore.ops.disk_verdict import DiskWarning
 from stemstore.ops.explain import explain
 from stemstore.scan.lazy import ScanArray
 from stemstore.selection import Selection
@@ -202,7 +203,7 @@ def test_lists_are_the_disks_padded(scan: xr.Dataset, disks: xr.Dataset) -> None
     lists, image = stemstore.compute(lazy, stemstore.virtual_image(scan, np.ones(SHAPE, bool)))
     assert image.shape == (3, 4)
     np.testing.assert_array_equal(lists.n_disks, disks.n_disks)
-    for name in ("qy", "qx", "intensity", "correlation"):
+    for name in ("qy", "qx", "intensity", "correlation", "sigma_q"):
         values = lists[name].values
         np.testing.assert_array_equal(values[~np.isnan(values)], disks[name])
         assert lists[name].attrs["units"] == disks[name].attrs["units"]
@@ -290,10 +291,31 @@ def test_cut_lists_are_told(scan: xr.Dataset) -> None:
 
 def test_no_disks_are_told(scan: xr.Dataset) -> None:
     """Empty patterns give an empty result that can be worked with, and a warning."""
-    with pytest.warns(DiskWarning, match="no disks in 12 patterns"):
+    with pytest.warns(DiskWarning, match="no disks in 12 patterns: in 8 of them no maximum .* exceeds significance=5"):
         found = find_disks(scan * 0, radius=6)
     assert len(table_of(found).qy) == 0
     assert not found.n_disks.any()
+    with pytest.warns(DiskWarning, match="no maximum of the detection map exceeds min_abs=1e[+]06"):
+        find_disks(scan, radius=6, min_abs=1e6)
+
+
+def test_filters_that_exclude_everything_are_named(scan: xr.Dataset) -> None:
+    """Where there are maxima but no disks, the message counts what every filter leaves."""
+    with pytest.raises(InputError, match=r"of \d+ maxima in 8 of them .* 0 after min_rel, .* relax 'min_rel'"):
+        find_disks(scan, radius=6, min_rel=2.0, relative_to=0)
+
+
+@pytest.mark.parametrize("template", [np.zeros(SHAPE), np.ones((2, *SHAPE)), np.full(SHAPE, np.nan)])
+def test_a_template_that_is_no_image_of_a_probe_is_refused(scan: xr.Dataset, template: np.ndarray) -> None:
+    """Empty images, stacks and images of NaN say what a template is."""
+    with pytest.raises(InputError, match="template must be a finite two-dimensional image with counts"):
+        find_disks(scan, template)
+
+
+def test_a_measured_template_can_be_used_again(scan: xr.Dataset) -> None:
+    """A template that was cut out of an image gives the disks of the image."""
+    image = scan.intensity.mean(("y", "x"))
+    xr.testing.assert_identical(find_disks(scan, template_of(image.values)), find_disks(scan, image))
 
 
 def test_an_interruption_keeps_what_was_found(scan: xr.Dataset, disks: xr.Dataset) -> None:

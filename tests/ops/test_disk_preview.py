@@ -69,6 +69,13 @@ def test_circles_stand_on_the_disks(scan: xr.Dataset) -> None:
     assert ax.get_title() == f"y 1, x 2: 2 disks, {len(rejected)} rejected"
 
 
+def test_filters_that_exclude_everything_can_be_looked_at(scan: xr.Dataset) -> None:
+    """Where nothing is left, all that was rejected is drawn."""
+    figure, disks = preview_disks(scan, [(1, 2)], radius=4, min_rel=2.0, relative_to=0)
+    assert disks.sizes["peak"] == 0
+    assert len(circles(figure.axes[0], "rejected")) >= 3
+
+
 def test_positions_are_chosen_among_those_with_frames(scan: xr.Dataset) -> None:
     """Without positions some with a frame inside the region are taken, always the same."""
     roi = np.zeros((3, 4), bool)

@@ -20,8 +20,9 @@ from stemstore.errors import DestinationExistsError, InputError
 from stemstore.kernels.events import encode
 from stemstore.ops import disk_assembly
 from stemstore.ops.bragg import find_disks
-from stemstore.ops.disk_run import DisksInterrupted, DiskWarning
+from stemstore.ops.disk_run import DisksInterrupted
 from stemstore.ops.disk_table import DiskTable, table_of
+from stemstore.ops.disk_verdict import DiskWarning
 from stemstore.store.layout import counted_layout, dense_layout
 from stemstore.store.writer import StoreWriter
 from stemstore.testing.arrays import ArrayEvents
@@ -149,7 +150,7 @@ def test_plain_zarr_reads_the_columns(ds: xr.Dataset) -> None:
     """Any reader of Zarr finds the columns and offsets as arrays."""
     found = find_disks(ds, radius=4, store=ds, name="peaks")
     group = zarr.open_group(_folder(ds) / "peaks", mode="r")
-    for name in ("qy", "qx", "intensity", "correlation", "offset", "n_disks"):
+    for name in ("qy", "qx", "intensity", "correlation", "sigma_q", "offset", "n_disks"):
         np.testing.assert_array_equal(group[name][...], found[name])
 
 
@@ -260,3 +261,11 @@ def test_nothing_found_is_stored_too(ds: xr.Dataset) -> None:
         stored = find_disks(ds, radius=4, store=ds, roi=roi)
     table = table_of(stored)
     assert (len(table.qy), int(table.processed.sum())) == (0, 2)
+
+
+def test_filters_that_exclude_everything_leave_nothing_behind(ds: xr.Dataset) -> None:
+    """The run has failed: no result, and no pieces that would stand in the way of the next one."""
+    with pytest.raises(InputError, match="relax 'min_rel'"):
+        find_disks(ds, radius=4, store=ds, min_rel=2.0, relative_to=0)
+    assert stemstore.results(ds) == {}
+    assert len(table_of(find_disks(ds, radius=4, store=ds)).qy) == 76
