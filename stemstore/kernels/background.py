@@ -27,7 +27,8 @@ class Background(NamedTuple):
     Attributes
     ----------
     level : counts per pixel
-        Mean (with the offset) of the tiles that remain when bright ones (three standard deviations) are put aside until none is left.
+        Mean of the tiles that remain when bright ones (three standard deviations) are put aside until none is left; the
+        offset included.
     variance : counts squared per pixel
         Mean variance inside these tiles, at least that of one electron per frame.
     quantum : counts
@@ -139,7 +140,8 @@ def noise_limits(variance: FloatArray, jump: float, significance: float) -> Floa
 def tile_sums(image: Array, shares: Array, side: int) -> tuple[Int64Array, FloatArray, FloatArray, FloatArray]:
     """Sum up every square of `side`, the last ones larger: number, sum, sum of squares, maximum.
 
-    Pixels take part whose share is 1, those with a flag. Columns of a band of rows are summed first, without branches, so that vector instructions are used.
+    Pixels take part whose share is 1, those with a flag. Columns of a band of rows are summed first, without branches,
+    so that vector instructions are used.
     """
     rows, columns = shares.shape
     down, across = max(1, rows // side), max(1, columns // side)
@@ -151,12 +153,13 @@ def tile_sums(image: Array, shares: Array, side: int) -> tuple[Int64Array, Float
         one[:], sums[:], squares[:], tops[:] = 0.0, 0.0, 0.0, -np.inf
         for row in range(band * side, (band + 1) * side if band < down - 1 else rows):
             _add_row(image[row], shares[row], one, sums, squares, tops)
-        for column in range(columns):
-            i = band * across + min(column // side, across - 1)
-            count[i] += int(one[column])
-            total[i] += sums[column]
-            square[i] += squares[column]
-            largest[i] = max(largest[i], tops[column])
+        for j in range(across):
+            i = band * across + j
+            for column in range(j * side, (j + 1) * side if j < across - 1 else columns):
+                count[i] += np.int64(one[column])
+                total[i] += sums[column]
+                square[i] += squares[column]
+                largest[i] = max(largest[i], tops[column])
     return count, total, square, largest
 
 
@@ -167,10 +170,11 @@ def _add_row(
     for j in range(len(shares)):
         good = shares[j] == 1
         value = np.float64(values[j]) if good else 0.0
-        one[j] += good
+        top = value if good else -np.inf
+        one[j] += 1.0 if good else 0.0
         sums[j] += value
         squares[j] += value * value
-        tops[j] = max(tops[j], value if good else -np.inf)
+        tops[j] = max(tops[j], top)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -181,16 +185,21 @@ def clip_tiles(
 
     Where `offset` was taken off, level and maximum lack it.
     """
+    means, spreads = np.full(len(count), np.nan), np.zeros(len(count))  # no mean: never at most the bound
+    for i in range(len(count)):
+        if count[i] > 0:
+            means[i] = total[i] / count[i]
+            spreads[i] = max(0.0, square[i] - total[i] * means[i]) * count[i] / max(1, count[i] - 1)
     bound = np.inf
     level, variance, top = 0.0, 0.0, 0.0
     kept = -1
     for _ in range(50):  # every round removes a tile or ends
         n, s, v, top, tiles = 0, 0.0, 0.0, -np.inf, 0
         for i in range(len(count)):
-            if count[i] > 0 and total[i] <= bound * count[i]:
+            if means[i] <= bound:
                 n += count[i]
                 s += total[i]
-                v += max(0.0, square[i] - total[i] * total[i] / count[i]) * count[i] / max(1, count[i] - 1)
+                v += spreads[i]
                 top = max(top, largest[i])
                 tiles += 1
         if tiles == 0:
@@ -294,10 +303,11 @@ def subtract(binned: Array, bins: Array, level: float) -> float:
     return math.sqrt(norm)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
 def _subtract_row(values: Array, shares: Array, level: float) -> float:
-    norm = 0.0
+    norm = np.float32(0)
     for j in range(len(shares)):
-        values[j] = np.float32(values[j] - level * shares[j])
-        norm += values[j] * values[j]
-    return norm
+        left = np.float32(np.float64(values[j]) - level * shares[j])
+        values[j] = left
+        norm += left * left
+    return np.float64(norm)

@@ -6,7 +6,7 @@ One frame at a time and in single precision: batches leave the processor's cache
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -90,7 +90,7 @@ def weighted(spectrum: Array, kernel: Array, power: float) -> Array:
 
 
 @numba.njit(nogil=True, cache=True)
-def _weaken(product: Array, exponent: float, least: float) -> None:
+def _weaken(product: Array, exponent: Any, least: Any) -> None:
     """Multiply every element by its own modulus to the power `exponent`; those of pure rounding become zero."""
     for i in range(product.shape[0]):
         for j in range(product.shape[1]):

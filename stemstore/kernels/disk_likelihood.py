@@ -56,7 +56,7 @@ class Bank(NamedTuple):
 
 def reach_of(template: Template) -> int:
     """Half-width of the window around a disk that holds every displacement of the tables."""
-    return math.ceil(template.radius + template.edge_width / 2 + 1) + 1
+    return math.ceil(template.radius + template.edge_width / 2 + 1)
 
 
 def make_bank(template: Template, contrast: float | None) -> Bank:
@@ -153,7 +153,7 @@ def refine(
 
 @numba.njit(nogil=True, cache=True)
 def _table(height: float, background: float, contrasts: FloatArray) -> int:
-    """Number of the table whose contrast is next to the disk's own, on a logarithmic scale."""
+    """Give the number of the table whose contrast is next to the disk's own, on a logarithmic scale."""
     for k in range(len(contrasts) - 1):
         if height < background * math.sqrt(contrasts[k] * contrasts[k + 1]):
             return k
@@ -182,8 +182,8 @@ def _partial_step(
 ) -> tuple[float, float, float]:
     """Step of a partly hidden disk, whose height goes along with its position: the third number is added to it.
 
-    The same scoring for three unknowns, on the visible pixels of the window at `corner`; `tables` are psi and S, `model`
-    is background, height and contrast. The contrast weights the pixels, as its tables do, by ``1 / (1 + c S)``.
+    The same scoring for three unknowns, on the visible pixels of the window at `corner`; `tables` are psi and S,
+    `model` is background, height and contrast. The contrast weights the pixels, as its tables do, by ``1 / (1 + c S)``.
     """
     psi, shape = tables
     below, height, contrast = model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 import numpy as np
@@ -13,6 +13,7 @@ from stemstore.kernels.peaks import RING
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray
 
+TOUCHING = 1e-9  # px; a pixel on a circle is outside
 FINEST = 0.02  # px; no position is claimed to be better known, because disks are not exactly alike
 
 
@@ -58,41 +59,93 @@ def disk_sums(
     """
     inner, outer = radius + RING[0], radius + RING[1]
     foreign = radius + edge_width / 2 + 0.5  # half a pixel for the position
-    size = 2 * math.ceil(outer) + 3
-    ring, whole = np.empty(size * size), np.empty(size * size)
+    values = np.empty((2 * math.ceil(outer) + 3) ** 2)
     out = np.zeros((5, len(centres)))
     for n in range(len(centres)):
         y, x = centres[n, 0] + margin, centres[n, 1] + margin
+        whole, area, total, top = _annulus(image, good, (y, x), (0.0, radius))
+        _, m, below, _ = _annulus(image, good, (y, x), (inner, outer))
+        below /= max(1, m)
         others = _neighbours(centres, n, outer + foreign) + margin
-        total, top, area, hidden, m, all_ring = 0.0, -np.inf, 0, 0, 0, 0
-        for i in range(max(0, math.ceil(y - outer)), min(image.shape[0], math.floor(y + outer) + 1)):
-            across = math.sqrt(max(0.0, outer * outer - (i - y) ** 2))
-            for j in range(max(0, math.ceil(x - across)), min(image.shape[1], math.floor(x + across) + 1)):
-                d = (i - y) ** 2 + (j - x) ** 2
-                if d < radius * radius:
-                    if good[i, j]:
-                        total += image[i, j]
-                        top = max(top, image[i, j])
-                        area += 1
-                    else:
-                        hidden += 1
-                elif d >= inner * inner and good[i, j]:
-                    whole[all_ring] = image[i, j]
-                    all_ring += 1
-                    if _clear(others, i, j, foreign):
-                        ring[m] = image[i, j]
-                        m += 1
-        below = ring[:m].mean() if m > 0 else 0.0
-        if 4 * m < all_ring:
-            below = np.quantile(whole[:all_ring], 0.2)
-        net = (total - below * area) * (area + hidden) / max(1, area)
+        if len(others):
+            m, below = _between(image, good, (y, x, inner, outer), others, foreign, values)
+        net = (total - below * area) * whole / max(1, area)
         out[0, n], out[1, n] = net, (top - below) / net if net > 0 else np.inf
-        out[2, n], out[3, n], out[4, n] = below, max(1, m), area / max(1, area + hidden)
+        out[2, n], out[3, n], out[4, n] = below, max(1, m), area / max(1, whole)
     return Sums(out[0], out[1], out[2], out[3], out[4])
 
 
 @numba.njit(nogil=True, cache=True)
-def _clear(others: FloatArray, row: int, column: int, distance: float) -> bool:
+def _pixels(low: float, high: float, extent: int) -> tuple[Any, Any]:
+    """Give the first pixel and the one after the last from `low` to `high` on an axis.
+
+    Unsigned: compiled code need not look whether an index counts from the end.
+    """
+    first = min(extent, max(0, math.ceil(low)))
+    return np.uintp(first), np.uintp(max(first, min(extent, math.floor(high) + 1)))
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
+def _annulus(
+    image: Array, good: BoolArray, centre: tuple[float, float], radii: tuple[float, float]
+) -> tuple[Any, int, float, float]:
+    """Count all and the good pixels from one circle to before another; give sum and maximum of the good ones."""
+    y, x = centre
+    inner, outer = max(0.0, radii[0] - TOUCHING), radii[1] - TOUCHING
+    whole, count, total, top = np.uintp(0), 0, 0.0, -np.inf
+    first, stop = _pixels(y - outer, y + outer, image.shape[0])
+    for i in range(first, stop):
+        d = np.float64(i) - y
+        across = math.sqrt(max(0.0, outer * outer - d * d))
+        left, right = _pixels(x - across, x + across, image.shape[1])
+        hole = inner * inner - d * d
+        begin, end = right, right
+        if hole > 0:
+            begin, end = _pixels(x - math.sqrt(hole), x + math.sqrt(hole), image.shape[1])
+        for a, b in ((left, begin), (end, right)):
+            whole += b - a
+            for j in range(a, b):
+                value = np.float64(image[i, j]) if good[i, j] else 0.0
+                high = value if good[i, j] else -np.inf
+                count += good[i, j]
+                total += value
+                top = max(top, high)
+    return np.int64(whole), count, total, top
+
+
+@numba.njit(nogil=True, cache=True)
+def _between(
+    image: Array,
+    good: BoolArray,
+    circles: tuple[float, float, float, float],
+    others: FloatArray,
+    distance: float,
+    values: FloatArray,
+) -> tuple[int, float]:
+    """Give number and mean of the pixels between two circles that are `distance` from other disks.
+
+    Where less than a quarter of them is, the 20 % quantile of all stands for the mean.
+    """
+    y, x, inner, outer = circles
+    m, count = 0, 0
+    for clear in (True, False):
+        m, count = 0, 0
+        for i in range(max(0, math.ceil(y - outer)), min(image.shape[0], math.floor(y + outer) + 1)):
+            for j in range(max(0, math.ceil(x - outer)), min(image.shape[1], math.floor(x + outer) + 1)):
+                d = (i - y) ** 2 + (j - x) ** 2
+                if not good[i, j] or d < inner * inner or d > outer * outer:
+                    continue
+                count += 1
+                if not clear or _is_clear(others, i, j, distance):
+                    values[m] = image[i, j]
+                    m += 1
+        if clear and m > 0 and 4 * m >= count:
+            return m, values[:m].mean()
+    return max(1, m), np.quantile(values[:m], 0.2) if m > 0 else 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _is_clear(others: FloatArray, row: int, column: int, distance: float) -> bool:
     for k in range(len(others)):
         if (row - others[k, 0]) ** 2 + (column - others[k, 1]) ** 2 < distance * distance:
             return False
@@ -114,7 +167,7 @@ def _neighbours(centres: FloatArray, own: int, distance: float) -> FloatArray:
 
 @numba.njit(nogil=True, cache=True)
 def precision(sums: Sums, offset: float, quantum: float, radius: float, edge_width: float) -> FloatArray:
-    """Standard deviation per axis to expect of the position of every disk, in px.
+    """Give the standard deviation per axis to expect of the position of every disk, in px.
 
     Parameters
     ----------
@@ -147,3 +200,16 @@ def precision(sums: Sums, offset: float, quantum: float, radius: float, edge_wid
         sigma = math.sqrt(radius * (edge_width + 0.5) / (electrons * math.log1p(height / below)))
         out[n] = min(radius, max(FINEST, sigma))
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def write_rows(centres: FloatArray, values: FloatArray, sums: Sums, sigma: FloatArray, share: float, out: Array) -> int:
+    """Write the rows of disks whose largest pixel holds at most `share` of their counts; NaN behind them."""
+    n = 0
+    for i in range(len(centres)):
+        if sums.top[i] <= share:
+            out[n, 0], out[n, 1], out[n, 2] = centres[i, 0], centres[i, 1], sums.counts[i]
+            out[n, 3], out[n, 4] = values[i], sigma[i]
+            n += 1
+    out[n:] = np.nan
+    return n

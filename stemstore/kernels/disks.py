@@ -14,7 +14,7 @@ import numpy as np
 
 from stemstore.kernels import background, correlation, disk_likelihood, peaks
 from stemstore.kernels.disk_newton import newton
-from stemstore.kernels.disk_sums import disk_sums, precision
+from stemstore.kernels.disk_sums import disk_sums, precision, write_rows
 
 if TYPE_CHECKING:
     from stemstore._types import Array, FloatArray, Int64Array
@@ -56,10 +56,7 @@ def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = Fal
     counts on its background can be located with, see `stemstore.kernels.disk_sums.precision`; the mode
     ``"likelihood"`` comes close to it.
     """
-    out[...] = np.nan
-    disks, _ = _find(frame, plan, counted=counted)
-    out[: len(disks)] = disks
-    return len(disks)
+    return _find(frame, plan, out, counted=counted)[-1]
 
 
 def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dict[str, int]:
@@ -76,12 +73,12 @@ def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dic
         By the names of `FILTERS`, in this order: ``"maxima"`` are those of the detection map that exceed the absolute
         threshold on the level of the frame and keep `edge_boundary`, the last one is the number of disks.
     """
-    _, tally = _find(frame, plan, counted=counted)
-    return dict(zip(FILTERS, tally, strict=True))
+    out = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32)
+    return dict(zip(FILTERS, _find(frame, plan, out, counted=counted), strict=True))
 
 
-def _find(frame: Array, plan: DiskPlan, *, counted: bool) -> tuple[FloatArray, list[int]]:
-    """Give the table of the disks, and how many peaks were left after each of `FILTERS`."""
+def _find(frame: Array, plan: DiskPlan, out: Array, *, counted: bool) -> list[int]:
+    """Write the table of the disks; give the numbers of peaks left after each of `FILTERS`."""
     options, shown = plan.parameters, plan.visibility
     frame = background.loadable(frame)
     counted = counted or frame.dtype.kind in "ui"
@@ -102,8 +99,8 @@ def _find(frame: Array, plan: DiskPlan, *, counted: bool) -> tuple[FloatArray, l
     centres, values = centres[keep], found[1][keep]
     sums = disk_sums(image, shown.good, shown.margin, centres, options.radius, options.edge_width)
     sigma = precision(sums, offset, noise.quantum, options.radius, options.edge_width)
-    disks = np.column_stack((centres, sums.counts, values, sigma))[sums.top <= HOT_SHARE]
-    return disks, [*found[3].tolist(), len(values), len(disks)]
+    n_disks = write_rows(centres, values, sums, sigma, HOT_SHARE, out)
+    return [*found[3].tolist(), len(values), n_disks]
 
 
 def _detection_map(spectrum: Array, plan: DiskPlan) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.kernels.densified import densified
+from stemstore.kernels.disk_events import electron_frames
 from stemstore.kernels.disks import COLUMNS, frame_disks
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ class DiskKernel:
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
     ) -> None:
-        """Make counted frames dense, some at a time, and find their disks."""
-        for frames, rows, some in densified(gap, offsets, local, prepared[1].stored):
-            self.frames(frames, rows, out, place[some], prepared)
+        """Count the electrons of one frame after the other, and find its disks."""
+        plan, region = prepared
+        for frame, row in zip(electron_frames(gap, offsets, local, region.stored), place, strict=True):
+            frame_disks(region.crop(frame), plan, out[row], counted=True)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the lists as they are."""
