@@ -130,7 +130,7 @@ def find_basis(
     Clusters are the maxima of the map of all vectors, which hold at least 0.3 times as many disks as the largest one
     beside the direct beam. Of all pairs of the 16 shortest that are not nearly parallel the one is taken whose lattice
     explains most disks, and of those that explain as many the one with the largest cell: clusters of noise give smaller
-    ones. Memory: 32 bytes per disk.
+    ones. Memory: about 110 bytes per disk.
 
     Examples
     --------

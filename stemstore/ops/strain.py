@@ -89,7 +89,7 @@ def strain_map(
     With c = F_00 + F_11 and s = F_10 - F_01 the rotation is atan2(s, c), and U = R'F. The linear formula is
     e = 1 - (beta + beta') / 2, theta = (beta_10 - beta_01) / 2. Standard errors hold for small strain and leave out the
     error of the reference: from the covariance S of g1 and g2 along one axis, cov(beta_i) = G0^-T S G0^-1. Memory:
-    about 500 bytes per position.
+    about 300 bytes per position.
 
     Examples
     --------
