@@ -43,8 +43,8 @@ from stemstore_readers.stated_axes import StatedAxis, bring_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 MAGIC = b"IMGBLO"
@@ -207,7 +207,7 @@ def parse_header(content: bytes) -> Header:
     return header
 
 
-def read_header(path: Path) -> tuple[Header, str]:
+def read_header(path: Place) -> tuple[Header, str]:
     """Read the header of a file, and the note behind it.
 
     Raises
@@ -231,7 +231,7 @@ def read_header(path: Path) -> tuple[Header, str]:
     return header, content[HEADER_BYTES : header.image_offset].rstrip(b"\0").decode("latin-1")
 
 
-def find_records(path: Path, header: Header) -> tuple[int, list[str]]:
+def find_records(path: Place, header: Header) -> tuple[int, list[str]]:
     """Find out the bytes of a pixel, by the marker of the second pattern, and look at the marker of the first.
 
     Returns
@@ -278,7 +278,7 @@ def find_records(path: Path, header: Header) -> tuple[int, list[str]]:
     raise CorruptDataError(msg, url=str(path), byte=at, frame=1)
 
 
-def _read_marker(path: Path, offset: int) -> bytes:
+def _read_marker(path: Place, offset: int) -> bytes:
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(offset)

@@ -30,9 +30,9 @@ from stemstore_schemas import Detector, SourceMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Int64Array
+    from stemstore.sources.remote import Place
 
 _HALF = re.compile(r"(?P<root>.+)_(?P<half>Top|Bottom)_(?P<time>[^_]+)\.seq", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d+)-(\d+)-(\d+(?:\.\d+)?)")
@@ -189,12 +189,12 @@ class DeSeq:
         return SourceMetadata(acquisition=known, detector=detector, vendor=vendor, warnings=notes)
 
 
-def _half(path: Path) -> dict[str, str]:
+def _half(path: Place) -> dict[str, str]:
     match = _HALF.fullmatch(path.name)
     return {} if match is None else match.groupdict()
 
 
-def find_halves(paths: list[Path]) -> list[Path] | None:
+def find_halves(paths: list[Place]) -> list[Place] | None:
     """Find the upper and the lower half of a CeleritasXS scan; None for an ordinary file.
 
     Raises

@@ -20,7 +20,7 @@ from stemstore.sources.files import exists, file_size, unreadable
 from stemstore_readers.header_values import whole
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from stemstore.sources.remote import Place
 
 MAX_BYTES = 2**20
 """Longest text file that is read; those seen have 5 kB."""
@@ -48,20 +48,20 @@ class SideFiles:
         Path of the SEQ file, whose name those of the side files begin with.
     """
 
-    root: Path
+    root: Place
     values: dict[str, str] = field(default_factory=dict)
     document: Any = None
     missing: tuple[int, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[Place, ...] = ()
 
 
-def read_side_files(root: Path, notes: list[str]) -> SideFiles:
+def read_side_files(root: Place, notes: list[str]) -> SideFiles:
     """Read what lies beside ``root`` (the name of the SEQ file); what is damaged is left out and reported."""
     settings, lost = (root.with_name(root.name + end) for end in (".Config.Metadata.xml", ".Missing_Frame_Info.txt"))
     values: dict[str, str] = {}
     document: Any = None
     missing: tuple[int, ...] = ()
-    files: list[Path] = []
+    files: list[Place] = []
     if exists(settings):
         tree = _parse(_content(settings, notes), settings, notes)
         if tree is not None:
@@ -74,7 +74,7 @@ def read_side_files(root: Path, notes: list[str]) -> SideFiles:
     return SideFiles(root, values, document, missing, tuple(files))
 
 
-def _content(path: Path, notes: list[str]) -> bytes:
+def _content(path: Place, notes: list[str]) -> bytes:
     if file_size(path) > MAX_BYTES:
         notes.append(f"side file {path.name!r} has {file_size(path)} bytes, expected at most {MAX_BYTES}; not read")
         return b""
@@ -84,7 +84,7 @@ def _content(path: Path, notes: list[str]) -> bytes:
         raise unreadable(path, error) from error
 
 
-def _parse(content: bytes, path: Path, notes: list[str]) -> ET.Element | None:
+def _parse(content: bytes, path: Place, notes: list[str]) -> ET.Element | None:
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # entities may unfold to any length
         notes.append(f"side file {path.name!r} defines entities and is not read")
         return None
@@ -109,7 +109,7 @@ def parse_missing(content: str) -> tuple[int, ...]:
     return tuple(sorted({int(number) for number in re.findall(r"\d{1,10}", rest)}))
 
 
-def read_counters(path: Path) -> tuple[int, int, int] | None:
+def read_counters(path: Place) -> tuple[int, int, int] | None:
     """Read number of records, first and last counter of a ``.metadata`` file; None where it is missing or damaged."""
     if not exists(path):
         return None

@@ -35,7 +35,7 @@ from stemstore.sources.records import whole_records
 from stemstore_readers.de_seq_files import read_counters
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from stemstore.sources.remote import Place
 
 MAGIC = struct.pack("<I", 0xFEED) + "Norpix seq".encode("utf-16-le")
 HEADER_BYTES = 1024
@@ -124,14 +124,14 @@ def parse_header(content: bytes) -> Header:
 class SeqFile:
     """A SEQ file: its header, its whole images, and the counter of the first."""
 
-    path: Path
+    path: Place
     header: Header
     count: int
     first: int
     last: int
 
 
-def open_seq(path: Path, notes: list[str]) -> SeqFile:
+def open_seq(path: Place, notes: list[str]) -> SeqFile:
     """Read the header of a file and count its images.
 
     Raises
@@ -165,7 +165,7 @@ def open_seq(path: Path, notes: list[str]) -> SeqFile:
     return SeqFile(path, header, count, counters[1], counters[2])
 
 
-def recorded(path: Path, header: Header, room: int) -> int:
+def recorded(path: Place, header: Header, room: int) -> int:
     """Count the images in front of those with a zero time, which were never recorded."""
     try:
         with path.open("rb") as file:

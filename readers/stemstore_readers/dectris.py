@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from stemstore.sources.geometry import check_missing, decide_flyback, factor_pai
 from stemstore.sources.hdf5 import ask_hdf5, attribute, find, open_hdf5
 from stemstore.sources.hdf5_frames import Hdf5Source, Part, join_parts
 from stemstore.sources.references import KnownImage
+from stemstore.sources.remote import place
 from stemstore_readers.dectris_metadata import Header, read_master, read_sidecar, whole
 from stemstore_schemas import Acquisition, Detector, SourceMetadata
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import ValueSource
 
 DATA = "entry/data"
@@ -126,7 +127,7 @@ class Dectris:
         placed = _place(pieces, lost, header)
         scan_shape, validity, changes = self._lay_out(placed, header)
         frame_shape = placed.parts[0].frame_shape
-        described = describe([Path(name) for name in _files(path, header, placed)])
+        described = describe([place(name) for name in _files(path, header, placed)])
         metadata = SourceMetadata(
             acquisition=Acquisition(**header.optics, **changes),
             detector=Detector(shape=frame_shape, **header.detector),
@@ -201,11 +202,11 @@ def _is_dectris(file: Any) -> float:
     return 0.9 if name == ALONE and "image_nr_low" in group[ALONE].attrs else 0.0
 
 
-def _find_pieces(path: Path, file: Any) -> tuple[list[Piece], list[NotFoundError]]:
+def _find_pieces(path: Place, file: Any) -> tuple[list[Piece], list[NotFoundError]]:
     """Look at all data files in the order of their numbers; and tell which are missing."""
     group = file.get(DATA)
     names = [name for name in group if _LINK.fullmatch(name)] if hasattr(group, "keys") else []
-    names = sorted(names, key=lambda name: natural_key(Path(name))) or ([ALONE] if group and ALONE in group else [])
+    names = sorted(names, key=lambda name: natural_key(place(name))) or ([ALONE] if group and ALONE in group else [])
     if not names:
         msg = f"file {str(path)!r} has no {DATA}/data_000001 or {DATA}/{ALONE}; it is no file of a Dectris detector"
         raise UnknownFormatError(msg, url=str(path), key=DATA)
@@ -254,6 +255,6 @@ def _alternatives(n_frames: int, header: Header) -> list[tuple[int, ...]]:
     return pairs
 
 
-def _files(path: Path, header: Header, placed: Placed) -> list[str]:
+def _files(path: Place, header: Header, placed: Placed) -> list[str]:
     data = [file for part in placed.parts for file in part.files]
     return list(dict.fromkeys([str(path), *map(str, header.files), *data]))

@@ -13,9 +13,8 @@ from stemstore.sources.hdf5 import DAMAGE, attribute, number, open_hdf5, quote, 
 from stemstore_schemas import Axis, Quantity
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stemstore._types import Array, BoolArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import Unit
 
 DETECTOR = "entry/instrument/detector"
@@ -77,7 +76,7 @@ class Header:
     n_triggers: int = 0
     scan: tuple[int, int, int] | None = None
     step: tuple[float, bool] | None = None
-    files: list[Path] = field(default_factory=list)
+    files: list[Place] = field(default_factory=list)
     mask: BoolArray | None = None
 
     def axes(self, scan_shape: tuple[int, ...]) -> list[Axis]:
@@ -164,7 +163,7 @@ def _read_mask(file: Any, frame_shape: tuple[int, int]) -> Array | None:
         return None
 
 
-def read_sidecar(path: Path, header: Header) -> None:
+def read_sidecar(path: Place, header: Header) -> None:
     """Add what the file of the microscope states, where there is one; contradictions are reported.
 
     Raises
@@ -195,7 +194,7 @@ def read_sidecar(path: Path, header: Header) -> None:
     _join(header, found, path)
 
 
-def _join(header: Header, found: dict[str, Any], path: Path) -> None:
+def _join(header: Header, found: dict[str, Any], path: Place) -> None:
     energy, other = header.optics.get("beam_energy"), found.get("beam_energy")
     if energy is not None and other is not None and abs(energy.value - other.value) > 1e-3 * energy.value:
         header.notes.append(

@@ -42,10 +42,10 @@ from stemstore_readers.dm_tags import HEADER, Tags, as_document, parse_header, r
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Array
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 
@@ -131,7 +131,7 @@ class Dm:
             error.add_note(f"in file {str(path)!r}")
             raise
 
-    def _open(self, files: list[Path], tags: Tags, image: Image) -> RecordSource | ScatteredSource:
+    def _open(self, files: list[Place], tags: Tags, image: Image) -> RecordSource | ScatteredSource:
         path = files[0]
         notes = [] if tags.problem is None else [f"file {path.name!r} is not complete: {tags.problem}"]
         dtype = pixel_type(image, little=tags.little)
@@ -169,7 +169,7 @@ class Dm:
         return RecordSource(files=paths, counts=tuple(counts), offset=image.data.offset, stride=frame, **about)
 
     def _frames(
-        self, path: Path, image: Image, shape: tuple[int, ...], dtype: np.dtype[Any], fastest: str, notes: list[str]
+        self, path: Place, image: Image, shape: tuple[int, ...], dtype: np.dtype[Any], fastest: str, notes: list[str]
     ) -> int:
         """Count the whole frames that are there."""
         n_frames, frame = math.prod(shape[:-2]), math.prod(shape[-2:]) * dtype.itemsize
@@ -184,7 +184,7 @@ class Dm:
         notes.append(f"file {path.name!r} ends after {found} of {n_frames} whole frames; the others are missing")
         return found
 
-    def _choose(self, path: Path, tags: Tags) -> Image:
+    def _choose(self, path: Place, tags: Tags) -> Image:
         images = list_images(tags, self.shape)
         if self.image is not None:
             images = [image for image in images if image.number == self.image]
@@ -202,7 +202,7 @@ class Dm:
         raise InputError(msg, url=str(path), key="image", found=self.image)
 
 
-def check_series(files: list[Path], image: Image, fastest: Fastest, version: int) -> int:
+def check_series(files: list[Place], image: Image, fastest: Fastest, version: int) -> int:
     """Make sure that every file of a series holds its image where the first one does; gives their number.
 
     Compared are the bytes in front of the pixels: end of the name, mark, type and length of the array.
@@ -235,7 +235,7 @@ def check_series(files: list[Path], image: Image, fastest: Fastest, version: int
     return len(files)
 
 
-def read_piece(path: Path, start: int, length: int) -> bytes:
+def read_piece(path: Place, start: int, length: int) -> bytes:
     """Read some bytes of a file; fewer where it ends."""
     try:
         with path.open("rb", buffering=0) as file:

@@ -30,8 +30,9 @@ from stemstore.errors import (
 from stemstore.sources.files import file_size, unreadable
 
 if TYPE_CHECKING:
-    from io import BufferedReader
-    from pathlib import Path
+    from io import BufferedIOBase
+
+    from stemstore.sources.remote import Place
 
 Tree: TypeAlias = "dict[str, Any]"
 """Names and values of a group; values are numbers, texts, lists, trees and `ArrayTag`."""
@@ -125,7 +126,7 @@ def parse_header(content: bytes) -> tuple[int, bool, int]:
     return version, bool(order), layout.size
 
 
-def read_tags(path: Path) -> Tags:
+def read_tags(path: Place) -> Tags:
     """Walk the tags of a file.
 
     A tree that breaks off keeps what was read, and `Tags.problem` says where it ends.
@@ -157,7 +158,7 @@ def read_tags(path: Path) -> Tags:
 class _Walker:
     """Reads tags one after the other; the file's position is the only place that it knows."""
 
-    def __init__(self, file: BufferedReader, size: int, tags: Tags) -> None:
+    def __init__(self, file: BufferedIOBase, size: int, tags: Tags) -> None:
         self.file, self.size = file, size
         self.at = file.tell()
         self.long = "I" if tags.version == 3 else "Q"  # noqa: PLR2004 (format version)

@@ -45,7 +45,8 @@ from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from stemstore.sources.remote import Place
 
 PRISMATIC = "4DSTEM_simulation"
 ARRAYS = ("data", "datacube", "realslice", "diffractionslice")
@@ -109,7 +110,7 @@ class EmdNcem:
                 raise UnknownFormatError(msg, url=str(path), found=sorted(file))
             return self._open(path, file, arrays)
 
-    def _open(self, path: Path, file: Any, arrays: list[Listed]) -> Hdf5Source:
+    def _open(self, path: Place, file: Any, arrays: list[Listed]) -> Hdf5Source:
         notes: list[str] = []
         depths = [] if self.dataset else _depths(arrays)
         frames = arrays if self.dataset else _without_spectra(path, file, arrays)
@@ -170,7 +171,7 @@ def _depths(arrays: list[Listed]) -> list[Listed]:
     return depths if alike and len(depths) > 1 else []
 
 
-def _without_spectra(path: Path, file: Any, arrays: list[Listed]) -> list[Listed]:
+def _without_spectra(path: Place, file: Any, arrays: list[Listed]) -> list[Listed]:
     """Leave out arrays one of whose last two axes is an energy.
 
     Raises

@@ -46,7 +46,8 @@ from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source,
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
+
+    from stemstore.sources.remote import Place
 
 LEGACY = "4DSTEM_experiment"
 VERSION = 1
@@ -114,7 +115,7 @@ class EmdPy4dstem:
         with open_hdf5(path) as file:
             return self._open_legacy(path, file) if LEGACY in file else self._open(path, file)
 
-    def _open(self, path: Path, file: Any) -> Hdf5Source:
+    def _open(self, path: Place, file: Any) -> Hdf5Source:
         _check_version(path, file)
         arrays, cubes = emd_arrays(file)
         if not arrays:
@@ -127,7 +128,7 @@ class EmdPy4dstem:
         values = _calibration(file[root], notes)
         return self._make(file, chosen, arrays, values, notes)
 
-    def _open_legacy(self, path: Path, file: Any) -> Hdf5Source:
+    def _open_legacy(self, path: Place, file: Any) -> Hdf5Source:
         notes: list[str] = []
         arrays = labelled_arrays(file[LEGACY])
         arrays = [Listed(f"/{LEGACY}{one.name}", one.shape, one.dtype) for one in arrays]
@@ -164,7 +165,7 @@ def _sureness(file: Any) -> float:
     return 1.0 if {"emd_group_type", "version_major"} <= names else 0.0
 
 
-def _check_version(path: Path, file: Any) -> None:
+def _check_version(path: Place, file: Any) -> None:
     kind, version = words(attribute(file, "emd_group_type")), number(attribute(file, "version_major"))
     if kind != "file" or version is None:
         msg = (

@@ -32,7 +32,8 @@ from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from stemstore.sources.remote import Place
 
 IMAGES = "Data/Image"
 MAX_JSON = 2**22
@@ -92,7 +93,7 @@ class EmdVelox:
             arrays = _images(path, file)
             return self._open(path, file, arrays)
 
-    def _open(self, path: Path, file: Any, arrays: list[Listed]) -> Hdf5Source:
+    def _open(self, path: Place, file: Any, arrays: list[Listed]) -> Hdf5Source:
         notes: list[str] = []
         detectors = {one.name: _detector_of(file, one.name) for one in arrays}
         chosen = choose_array(path, arrays, self._wanted(detectors), notes)
@@ -120,7 +121,7 @@ class EmdVelox:
         return self.dataset
 
 
-def _images(path: Path, file: Any) -> list[Listed]:
+def _images(path: Place, file: Any) -> list[Listed]:
     """List the images as (frame, rows, columns), the largest first.
 
     Raises

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -25,11 +24,13 @@ from stemstore.errors import InputError, NotFoundError, TruncatedFileError
 from stemstore.sources.files import describe, exists, expand, file_size, identity, list_folder
 from stemstore.sources.geometry import fit_scan, shape_option
 from stemstore.sources.records import RecordSource, stack_metadata, whole_records
+from stemstore.sources.remote import place
 from stemstore_readers.empad_xml import MAX_XML_BYTES, EmpadXml, raw_name, read_xml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 FRAME_SHAPE = (128, 128)
@@ -73,7 +74,7 @@ class Empad:
         if stated is None or not first_bytes:
             return 0.0
         try:
-            return 0.7 if file_size(Path(url)) == math.prod(stated) * RECORD else 0.5
+            return 0.7 if file_size(place(url)) == math.prod(stated) * RECORD else 0.5
         except (OSError, ValueError):
             return 0.0
 
@@ -127,7 +128,7 @@ class Empad:
             file_dtype=np.dtype("<f4"),
         )
 
-    def _find_files(self, url: str | list[str]) -> tuple[Path, Path | None]:
+    def _find_files(self, url: str | list[str]) -> tuple[Place, Place | None]:
         """Name the raw file, and the XML file where there is one."""
         paths = expand(url)
         if len(paths) != 1 or paths[0].is_dir():
@@ -148,7 +149,7 @@ class Empad:
         return raw, path
 
     def _scan_shape(
-        self, raw: Path, header: EmpadXml | None, n_frames: int
+        self, raw: Place, header: EmpadXml | None, n_frames: int
     ) -> tuple[tuple[int, ...] | None, list[str]]:
         """Take the first stated shape that has exactly as many positions as there are frames."""
         if self.scan_shape is not None:
@@ -182,7 +183,7 @@ def shape_in_name(url: str) -> tuple[int, int] | None:
     return (rows, columns) if rows and columns else None
 
 
-def find_xml(raw: Path) -> Path | None:
+def find_xml(raw: Place) -> Place | None:
     """Find the XML file beside a raw file that names it; None where none does."""
     beside = [path for path in list_folder(raw.parent) if path.suffix.lower() == ".xml"]
     for path in beside[:MAX_XML_FILES]:

@@ -16,7 +16,6 @@ import math
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,7 +23,8 @@ import numpy as np
 from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.files import describe, expand, file_size, identity
 from stemstore.sources.geometry import fit_scan, shape_option
-from stemstore.sources.records import RecordSource, frame_buffer, stack_metadata, whole_records
+from stemstore.sources.records import RecordSource, as_bytes, frame_buffer, read_blocks, stack_metadata, whole_records
+from stemstore.sources.remote import place
 from stemstore_readers.empad import shape_in_name
 from stemstore_readers.empad_g2_calibration import SIDE, read_calibration
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from stemstore._types import Array, FloatArray
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 FRAME_SHAPE = (SIDE, SIDE)
@@ -83,7 +84,7 @@ class EmpadG2:
         if stated is None or not first_bytes:
             return 0.0
         try:
-            return 0.7 if file_size(Path(url)) == math.prod(stated) * RECORD else 0.0
+            return 0.7 if file_size(place(url)) == math.prod(stated) * RECORD else 0.0
         except (OSError, ValueError):
             return 0.0
 
@@ -114,7 +115,7 @@ class EmpadG2:
             raise InputError(msg, key="scan_shape", found=words.scan_shape)
         return self._decoded(words)
 
-    def _words(self, path: Path) -> RecordSource:
+    def _words(self, path: Place) -> RecordSource:
         n_frames, left = whole_records(file_size(path), RECORD)
         if not n_frames:
             msg = f"file {str(path)!r} has {file_size(path)} bytes and holds no whole frame of {RECORD}; copy it again"
@@ -188,7 +189,7 @@ class Background:
     identity: str
 
     @classmethod
-    def of(cls, path: Path, n_columns: int, text: str) -> Background:
+    def of(cls, path: Place, n_columns: int, text: str) -> Background:
         """Describe a background file; its own name wins over the columns of the scan.
 
         Raises
@@ -263,12 +264,15 @@ def _decode(words: Array, columns: Array, calibration: tuple[str, str], out: Arr
 @lru_cache(maxsize=4)  # one per scan that is open; 256 KiB each
 def _mean_background(background: Background, calibration: tuple[str, str]) -> FloatArray:
     """Average the decoded frames of even and of odd columns, shape (2, pixels), in one pass over the file."""
-    path = Path(background.path)
+    path = place(background.path)
     n_frames, _ = whole_records(file_size(path), RECORD)
     total, seen = np.zeros((2, SIDE * SIDE)), np.zeros(2)
     for first in range(0, n_frames, BATCH):
         count = min(BATCH, n_frames - first)
-        words = np.fromfile(path, "<u4", count * SIDE * SIDE, offset=first * RECORD).astype(np.uint32, copy=False)
+        words = np.empty(count * SIDE * SIDE, "<u4")
+        zero = np.zeros(1, np.int64)
+        read_blocks(path, zero + first * RECORD, words.nbytes, as_bytes(words), zero)
+        words = words.astype(np.uint32, copy=False)
         frames = np.empty((len(words) // (SIDE * SIDE), SIDE * SIDE), np.float32)
         columns = np.arange(first, first + len(frames)) % background.n_columns
         _decode(words.reshape(frames.shape), columns, calibration, frames)

@@ -14,13 +14,13 @@ A (last index 0) holds for even columns of the scan, B (1) for odd ones. Source:
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stemstore.errors import CorruptDataError, UnknownFormatError
 from stemstore.sources.files import file_size, unreadable
+from stemstore.sources.remote import openable, place
 
 if TYPE_CHECKING:
     import h5py
@@ -64,7 +64,9 @@ def read_calibration(path: str, identity: str) -> tuple[FloatArray, FloatArray]:
 
     del identity
     try:
-        with h5py.File(path, "r") if file_size(Path(path)) <= MAX_BYTES else _too_large(path) as file:
+        if file_size(place(path)) > MAX_BYTES:
+            raise _too_large(path)
+        with openable(place(path)) as source, h5py.File(source, "r") as file:
             names = next((names for names in (LINEAR, QUADRATIC) if all(name in file for name in names)), None)
             if names is None or not all(name in file for name in FLAT_FIELD):
                 msg = (
@@ -76,7 +78,7 @@ def read_calibration(path: str, identity: str) -> tuple[FloatArray, FloatArray]:
             values = {name: _array(file, name, wanted) for name in names}
             flat = np.stack([_array(file, name, (SIDE, SIDE)).reshape(-1) for name in FLAT_FIELD])
     except OSError as error:
-        if Path(path).is_file():
+        if place(path).is_file():
             msg = f"calibration file {path!r} is no HDF5 file: {error}; give the calibration of this detector"
             raise UnknownFormatError(msg, url=path) from error
         raise unreadable(path, error) from error
@@ -84,9 +86,9 @@ def read_calibration(path: str, identity: str) -> tuple[FloatArray, FloatArray]:
     return np.ascontiguousarray(np.moveaxis(banks, 1, 2)), flat
 
 
-def _too_large(path: str) -> h5py.File:
-    msg = f"calibration file {path!r} has {file_size(Path(path))} bytes, expected at most {MAX_BYTES}; give another"
-    raise CorruptDataError(msg, url=path)
+def _too_large(path: str) -> CorruptDataError:
+    msg = f"calibration file {path!r} has {file_size(place(path))} bytes, expected at most {MAX_BYTES}; give another"
+    return CorruptDataError(msg, url=path)
 
 
 def _array(file: h5py.File, name: str, shape: tuple[int, ...]) -> FloatArray:

@@ -15,8 +15,7 @@ from stemstore.errors import CorruptDataError, StemStoreError, UnknownFormatErro
 from stemstore.sources.files import unreadable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from stemstore.sources.remote import Place
     from stemstore_schemas import Axis
 
 MAX_XML_BYTES = 2**20
@@ -135,7 +134,7 @@ class EmpadXml:
         return stated, [text]
 
 
-def read_xml(path: Path) -> EmpadXml:
+def read_xml(path: Place) -> EmpadXml:
     """Read and parse an XML file.
 
     Raises
@@ -158,7 +157,7 @@ def read_xml(path: Path) -> EmpadXml:
         raise
 
 
-def raw_name(path: Path) -> str:
+def raw_name(path: Place) -> str:
     """Name of the raw file that an XML file states; empty where it is no XML of EMPAD."""
     try:
         return read_xml(path).raw_file

@@ -33,8 +33,8 @@ from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from stemstore.sources.remote import Place
     from stemstore_readers.stated_axes import StatedAxis
 
 EXPERIMENT = "fpd_expt"
@@ -92,7 +92,7 @@ class Fpd:
                 raise UnknownFormatError(msg, url=str(path), key=FRAMES)
             return self._open(path, file, Listed(f"/{FRAMES}", tuple(frames.shape or ()), dtype))
 
-    def _open(self, path: Path, file: Any, listed: Listed) -> Hdf5Source:
+    def _open(self, path: Place, file: Any, listed: Listed) -> Hdf5Source:
         notes: list[str] = []
         shape = choose_array(path, [listed], None, notes).shape
         picked = {COLOUR_AXIS: self.colour} if len(shape) == WITH_COLOUR else {}

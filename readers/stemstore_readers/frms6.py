@@ -17,7 +17,6 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from stemstore.errors import InputError, NotFoundError, StemStoreError, Truncate
 from stemstore.sources.files import describe, exists, expand, file_size, identity, list_folder, unreadable
 from stemstore.sources.geometry import check_range, fit_scan, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, stack_metadata, whole_records
+from stemstore.sources.remote import place
 from stemstore_readers.frms6_header import (
     FILE_HEADER,
     FRAME_HEADER,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from stemstore._types import Array
     from stemstore.sources.contract import DetectorImage
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 NUMBERED = re.compile(r"^(.*)_(\d{3})(\.frms6)$", re.IGNORECASE)
@@ -225,14 +226,14 @@ def _read_folded(path: str, header: FileHeader, start: int, stop: int) -> Array:
 def _mean_dark(path: str, identity: str) -> Array:
     """Average the unfolded dark frames, float32, in one pass over their file."""
     del identity
-    header, (count,), _ = _count([Path(path)])
+    header, (count,), _ = _count([place(path)])
     total = np.zeros((2 * header.height, header.width // 2))
     for start in range(0, count, BATCH):
         total += unfold(_read_folded(path, header, start, min(start + BATCH, count))).sum(axis=0, dtype=np.float64)
     return (total / count).astype(np.float32)
 
 
-def find_files(paths: list[Path]) -> tuple[Path | None, list[Path], Path | None]:
+def find_files(paths: list[Place]) -> tuple[Place | None, list[Place], Place | None]:
     """Find the files of a measurement from any of them: dark, signal in order, text.
 
     Raises
@@ -265,12 +266,12 @@ def find_files(paths: list[Path]) -> tuple[Path | None, list[Path], Path | None]
     return numbered.get(0), signal, text if exists(text) else None
 
 
-def _first_name(path: Path) -> str:
+def _first_name(path: Place) -> str:
     match = NUMBERED.match(path.name)
     return f"{match.group(1)}_000{match.group(3)}" if match else path.name
 
 
-def _count(files: list[Path]) -> tuple[FileHeader, list[int], list[str]]:
+def _count(files: list[Place]) -> tuple[FileHeader, list[int], list[str]]:
     """Read the headers of files, which have to describe the same frames, and count whole frames."""
     counts: list[int] = []
     warnings, headers = [], [_read_header(path) for path in files]
@@ -292,7 +293,7 @@ def _count(files: list[Path]) -> tuple[FileHeader, list[int], list[str]]:
     return headers[0], counts, warnings
 
 
-def _read_header(path: Path) -> FileHeader:
+def _read_header(path: Place) -> FileHeader:
     try:
         with path.open("rb") as file:
             content = file.read(FILE_HEADER)
@@ -306,7 +307,7 @@ def _read_header(path: Path) -> FileHeader:
         raise
 
 
-def _start(path: Path) -> str | None:
+def _start(path: Place) -> str | None:
     """Time of the first frame; None where there is none."""
     try:
         with path.open("rb") as file:

@@ -29,7 +29,7 @@ from stemstore.errors import CorruptDataError, FormatVersionError, TruncatedFile
 from stemstore.sources.files import unreadable
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from stemstore.sources.remote import Place
 
 FILE_HEADER, FRAME_HEADER, VERSION = 1024, 64, 6
 _FIELDS = struct.Struct("<HH3xB80sHH928sI")
@@ -141,7 +141,7 @@ def parse_text(text: str) -> Measurement:
     return Measurement(text, scan, frames, dwell / 1e6 if dwell else None, factor, warnings)
 
 
-def read_text(path: Path) -> Measurement:
+def read_text(path: Place) -> Measurement:
     """Read and parse a text file.
 
     Raises

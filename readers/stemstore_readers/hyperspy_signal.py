@@ -33,9 +33,9 @@ from stemstore_readers.stored_arrays import Findings, choose_array, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from stemstore.sources.hdf5 import Listed
+    from stemstore.sources.remote import Place
 
 NEWEST = 3
 """Major version of the layout that is known; 3.3 is the latest of it."""
@@ -78,7 +78,7 @@ def _is_true(value: Any) -> bool:
     return text(value).lower() in ("true", "1") if isinstance(value, str | bytes) else bool(value)
 
 
-def check_version(path: Path, attributes: Mapping[str, Any], kind: str) -> None:
+def check_version(path: Place, attributes: Mapping[str, Any], kind: str) -> None:
     """Refuse files of other programs and of newer versions.
 
     Raises
@@ -98,7 +98,7 @@ def check_version(path: Path, attributes: Mapping[str, Any], kind: str) -> None:
         raise FormatVersionError(msg, url=str(path), found=version, expected=NEWEST)
 
 
-def choose_signal(path: Path, signals: Sequence[Signal], wanted: str | None, notes: list[str]) -> Signal:
+def choose_signal(path: Place, signals: Sequence[Signal], wanted: str | None, notes: list[str]) -> Signal:
     """Choose the signal that is the scan: the one that is named, else the largest with two detector axes.
 
     Raises

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from stemstore.sources.contract import MISSING, PARTIAL, VALID
 from stemstore.sources.files import describe, expand, file_size, identity, list_folder
 from stemstore.sources.geometry import ValidityArray, check_range, flyback_of, place_frames, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
+from stemstore.sources.remote import place
 from stemstore_readers import k2is_sectors as sectors
 from stemstore_readers.dm_metadata import image_metadata
 from stemstore_readers.dm_tags import as_document, look_up, parse_header, read_tags
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemstore._types import Array, Int64Array
+    from stemstore.sources.remote import Place
     from stemstore_readers.dm_tags import Tree
     from stemstore_schemas import Detector, SourceMetadata
 
@@ -84,7 +85,7 @@ class K2is:
         try:
             if sectors.parse_header(first_bytes) is not None:
                 return 1.0
-            path = Path(url)
+            path = place(url)
             if path.suffix.lower() != ".gtg" or not first_bytes:
                 return 0.0
             parse_header(first_bytes)
@@ -122,7 +123,7 @@ class K2is:
         start, odd = self._start(files, frames, stem=_stated(tree, WITH_FLYBACK) is not None)
         return self._source(files, gtg, tree, frames, start, notes + frames.warnings + told + odd)
 
-    def _start(self, files: list[Path | None], frames: sectors.Frames, *, stem: bool) -> tuple[int, list[str]]:
+    def _start(self, files: list[Place | None], frames: sectors.Frames, *, stem: bool) -> tuple[int, list[str]]:
         """Find the frame at which the acquisition starts; the flag of the shutter is one frame late in scans."""
 
         def exposed(frame: int) -> bool:
@@ -142,8 +143,8 @@ class K2is:
 
     def _source(
         self,
-        files: list[Path | None],
-        gtg: Path | None,
+        files: list[Place | None],
+        gtg: Place | None,
         tree: Tree,
         frames: sectors.Frames,
         start: int,
@@ -272,7 +273,7 @@ class K2Source:
                 raise CorruptDataError(msg, url=self.files[sector], byte=byte, frame=number)
 
 
-def find_files(given: list[Path]) -> tuple[list[Path | None], Path | None]:
+def find_files(given: list[Place]) -> tuple[list[Place | None], Place | None]:
     """Find the eight sectors, None where one is missing, and the tag file.
 
     Raises
@@ -301,11 +302,11 @@ def find_files(given: list[Path]) -> tuple[list[Path | None], Path | None]:
     return files, named.get(f"{stem.name}.gtg".lower())
 
 
-def _absent(files: list[Path | None]) -> list[int]:
+def _absent(files: list[Place | None]) -> list[int]:
     return [sector for sector, path in enumerate(files) if path is None]
 
 
-def _read_gtg(path: Path | None) -> tuple[Tree, list[str]]:
+def _read_gtg(path: Place | None) -> tuple[Tree, list[str]]:
     """Read the tag file; a missing or damaged one is reported and never a reason not to open the frames."""
     if path is None:
         return {}, ["there is no .gtg file: the scan shape is not known"]

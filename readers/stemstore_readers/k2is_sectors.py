@@ -37,9 +37,10 @@ from stemstore.sources.records import open_unbuffered
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable
-    from pathlib import Path
 
     from stemstore._types import Array, Int64Array
+    from stemstore.sources.ranged import RangedFile
+    from stemstore.sources.remote import Place
 
 BLOCK_BYTES, HEADER_BYTES = 0x5758, 40
 BLOCK_ROWS, BLOCK_COLUMNS = 930, 16
@@ -121,13 +122,13 @@ def parse_header(content: bytes) -> BlockHeader | None:
     return BlockHeader(int(head["count"]), int(head["frame"]), place, bool(head["flags"] & 1))
 
 
-def read_header(path: Path, offset: int) -> BlockHeader | None:
+def read_header(path: Place, offset: int) -> BlockHeader | None:
     """Read the header at a byte of a file; None where there is none."""
     with open_unbuffered(path) as file:
         return parse_header(_read(file, offset, HEADER_BYTES))
 
 
-def _read(file: io.FileIO, offset: int, length: int) -> bytes:
+def _read(file: io.FileIO | RangedFile, offset: int, length: int) -> bytes:
     try:
         file.seek(offset)
         return file.read(length) or b""
@@ -135,7 +136,7 @@ def _read(file: io.FileIO, offset: int, length: int) -> bytes:
         raise unreadable(str(file.name), error) from error
 
 
-def find_runs(path: Path, size: int) -> tuple[list[Run], list[str]]:
+def find_runs(path: Place, size: int) -> tuple[list[Run], list[str]]:
     """Find the blocks of one file, looking at few of them.
 
     Block numbers, frame numbers and places go up together. Where a block far behind still has what the first one
@@ -179,7 +180,7 @@ def find_runs(path: Path, size: int) -> tuple[list[Run], list[str]]:
     return runs, warnings + _gaps(path, runs)
 
 
-def _length(file: io.FileIO, at: int, first: BlockHeader, most: int) -> int:
+def _length(file: io.FileIO | RangedFile, at: int, first: BlockHeader, most: int) -> int:
     """Count the blocks from byte `at` on that go on from the first one."""
 
     def fits(number: int) -> bool:
@@ -197,7 +198,7 @@ def _length(file: io.FileIO, at: int, first: BlockHeader, most: int) -> int:
     return good + 1
 
 
-def _next_block(file: io.FileIO, start: int, size: int) -> int:
+def _next_block(file: io.FileIO | RangedFile, start: int, size: int) -> int:
     """Find the first block from byte `start` on; the end of the file where none is near."""
     step = 2**20
     for at in range(start, min(start + SEARCH_BYTES, size), step):
@@ -210,14 +211,14 @@ def _next_block(file: io.FileIO, start: int, size: int) -> int:
     return size
 
 
-def _gaps(path: Path, runs: list[Run]) -> list[str]:
+def _gaps(path: Place, runs: list[Run]) -> list[str]:
     lost = sum(
         max(after.first.count - before.first.count - before.length, 0) for before, after in itertools.pairwise(runs)
     )
     return [f"{lost} blocks are missing in file {str(path)!r}"] if lost else []
 
 
-def after_reset(path: Path, runs: list[Run]) -> tuple[list[Run], list[str]]:
+def after_reset(path: Place, runs: list[Run]) -> tuple[list[Run], list[str]]:
     """Leave out frames in front of a place where frame numbers start anew: they are of an earlier acquisition."""
     for number in range(len(runs) - 1, 0, -1):
         if runs[number].first.frame < runs[number - 1].first.frame:

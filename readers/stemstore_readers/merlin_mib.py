@@ -42,9 +42,9 @@ from stemstore_readers import merlin_mib_series as series
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Array, Int64Array
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 RAW_BATCH = 2**20
@@ -132,7 +132,7 @@ class MerlinMib:
         return self._source(files, sidecar, found, notes)
 
     def _source(
-        self, files: list[series.MibFile], sidecar: dict[str, str], found: list[Path], notes: list[str]
+        self, files: list[series.MibFile], sidecar: dict[str, str], found: list[Place], notes: list[str]
     ) -> MerlinSource:
         first, n_frames, placed = series.place_files(files)
         layout = files[0].layout

@@ -13,8 +13,7 @@ from stemstore_readers import merlin_mib_header as text
 from stemstore_readers import merlin_mib_series as series
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from stemstore.sources.remote import Place
     from stemstore_schemas import Detector, SourceFile, SourceMetadata, ValueSource
 
 PITCH_NM = 55_000.0
@@ -36,7 +35,7 @@ class Scan:
     period: float | None
 
 
-def find_sidecar(path: Path) -> tuple[dict[str, str], list[Path], list[str]]:
+def find_sidecar(path: Place) -> tuple[dict[str, str], list[Place], list[str]]:
     """Read the ``.hdr`` file of a frame file, also the one of a numbered series.
 
     Returns
@@ -60,7 +59,7 @@ def find_sidecar(path: Path) -> tuple[dict[str, str], list[Path], list[str]]:
     return {}, [], []
 
 
-def frames_beside(path: Path) -> Path:
+def frames_beside(path: Place) -> Place:
     """Find the frame file of a ``.hdr`` file, of a series the first one; other paths are given back.
 
     Raises

@@ -18,9 +18,9 @@ from stemstore_readers import merlin_mib_header as text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from stemstore._types import Int64Array
+    from stemstore.sources.remote import Place
 
     ReadStamps = Callable[[Sequence[int]], Int64Array | None]
 
@@ -44,7 +44,7 @@ _NUMBERED = re.compile(r"(.*?)\d+")
 class MibFile:
     """One file: its first header, its whole frames, the bytes left over, and the number of its last frame."""
 
-    path: Path
+    path: Place
     header: text.FrameHeader
     layout: text.FrameLayout
     count: int
@@ -52,7 +52,7 @@ class MibFile:
     last: int
 
 
-def read_header(path: Path, offset: int, place: str) -> text.FrameHeader:
+def read_header(path: Place, offset: int, place: str) -> text.FrameHeader:
     """Read the frame header at a byte of a file.
 
     Raises
@@ -69,7 +69,7 @@ def read_header(path: Path, offset: int, place: str) -> text.FrameHeader:
     return text.parse_header(content, place)
 
 
-def _read(path: Path, offset: int, length: int) -> bytes:
+def _read(path: Place, offset: int, length: int) -> bytes:
     with open_unbuffered(path) as file:
         try:
             file.seek(offset)
@@ -78,7 +78,7 @@ def _read(path: Path, offset: int, length: int) -> bytes:
             raise unreadable(path, error) from error
 
 
-def look_at(path: Path, depth: int | None) -> MibFile:
+def look_at(path: Place, depth: int | None) -> MibFile:
     """Look at the first, second and last frame of a file.
 
     Raises
@@ -107,7 +107,7 @@ def look_at(path: Path, depth: int | None) -> MibFile:
     return MibFile(path, header, layout, count, left, _last_number(path, header, layout, count))
 
 
-def _last_number(path: Path, header: text.FrameHeader, layout: text.FrameLayout, count: int) -> int:
+def _last_number(path: Place, header: text.FrameHeader, layout: text.FrameLayout, count: int) -> int:
     """Read the number of the last frame; frames must have their headers where the first one says."""
 
     def fits(number: int) -> bool:
@@ -131,7 +131,7 @@ def _last_number(path: Path, header: text.FrameHeader, layout: text.FrameLayout,
     raise CorruptDataError(msg, url=str(path), frame=bad, byte=bad * layout.record_bytes)
 
 
-def siblings(path: Path, depth: int | None) -> list[MibFile]:
+def siblings(path: Place, depth: int | None) -> list[MibFile]:
     """Look at the files of a folder whose names differ from `path` in the number at their end only.
 
     Files that are no frames are left out: a name alike proves nothing.

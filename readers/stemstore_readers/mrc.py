@@ -36,10 +36,10 @@ from stemstore_readers.placed_frames import Band, PlacedSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Int64Array
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
 
 _MRC2014 = 20140
 """Version from which bytes are signed by the standard."""
@@ -125,7 +125,7 @@ class Mrc:
 
     def _open(
         self,
-        path: Path,
+        path: Place,
         header: Header,
         extended: dict[str, Any],
         info: Info,
@@ -205,7 +205,7 @@ class Mrc:
         return fitted(stated if stated and math.prod(stated) == header.frames else None, found, notes)
 
 
-def read_headers(path: Path) -> tuple[Header, dict[str, Any]]:
+def read_headers(path: Place) -> tuple[Header, dict[str, Any]]:
     """Read the header and what the extended header says of the first frame."""
     try:
         with path.open("rb") as file:
@@ -216,7 +216,7 @@ def read_headers(path: Path) -> tuple[Header, dict[str, Any]]:
         raise unreadable(path, error) from error
 
 
-def count_frames(path: Path, header: Header, notes: list[str]) -> int:
+def count_frames(path: Place, header: Header, notes: list[str]) -> int:
     """Count the whole frames that are there; the header's number may be what was planned.
 
     Raises
@@ -294,7 +294,7 @@ def _placed(shape: tuple[int, ...], records: Int64Array) -> Layout:
     return shape, records, None if (records >= 0).all() else validity
 
 
-def _refuse_other_data(path: Path, header: Header, info: Info) -> None:
+def _refuse_other_data(path: Place, header: Header, info: Info) -> None:
     if header.mode in NO_PIXELS:
         what = f"{NO_PIXELS[header.mode]} (mode {header.mode})"
         msg = f"file {str(path)!r} holds {what}, expected frames of integers or floats; convert it to mode 1, 2 or 6"

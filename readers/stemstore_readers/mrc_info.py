@@ -21,9 +21,8 @@ from stemstore_readers.stated_axes import StatedAxis, centred
 from stemstore_schemas import Axis, Detector, SourceMetadata
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stemstore._types import Int64Array
+    from stemstore.sources.remote import Place
 
 _DATED = re.compile(r"(\d{8}_\d+)(?:_.*)?")
 _MOVIE = "_movie"
@@ -54,10 +53,10 @@ class Info:
 
     values: dict[str, str] = field(default_factory=dict)
     positions: Int64Array | None = None
-    files: tuple[Path, ...] = ()
+    files: tuple[Place, ...] = ()
 
 
-def base_names(path: Path) -> list[str]:
+def base_names(path: Place) -> list[str]:
     """Names that the side files of a file may start with, the likeliest first."""
     stem = path.name[: -len(path.suffix)] if path.suffix else path.name
     stem = stem.removesuffix(_MOVIE)
@@ -65,12 +64,12 @@ def base_names(path: Path) -> list[str]:
     return list(dict.fromkeys([stem, dated.group(1)] if dated else [stem]))
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: Place) -> bool:
     """Whether a file is named as a virtual image or the image of an external detector."""
     return bool(_PICTURE.search(_DATE.sub("", path.stem))) and not path.stem.endswith(_MOVIE)
 
 
-def read_info(path: Path) -> Info:
+def read_info(path: Place) -> Info:
     """Read the side files of an MRC file, where they are.
 
     Raises
@@ -93,7 +92,7 @@ def read_info(path: Path) -> Info:
     return Info(values, positions, tuple(files))
 
 
-def _content(path: Path, limit: int) -> bytes:
+def _content(path: Place, limit: int) -> bytes:
     if file_size(path) > limit:
         msg = f"side file {str(path)!r} has {file_size(path)} bytes, expected at most {limit}; move it away"
         raise CorruptDataError(msg, url=str(path), found=file_size(path), expected=limit)

@@ -11,7 +11,6 @@ import math
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,11 +26,13 @@ from stemstore.errors import (
 from stemstore.sources.contract import MISSING, VALID, Events
 from stemstore.sources.files import describe, expand, identity, unreadable
 from stemstore.sources.geometry import ValidityArray, check_missing, check_range, decide_flyback
+from stemstore.sources.remote import openable, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stemstore._types import Array, Int64Array, UInt32Array
+    from stemstore.sources.remote import Place
     from stemstore_schemas import CountingDescription, SourceMetadata
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -81,7 +82,7 @@ class NcemCounted:
             return 0.0
         if b"electron_events" in first_bytes:
             return 0.95
-        return 0.6 if _NAME.match(Path(url).name) else 0.1
+        return 0.6 if _NAME.match(place(url).name) else 0.1
 
     def __call__(self, url: str | list[str]) -> CountedSource:
         """Open the file: attributes and positions, no event.
@@ -118,7 +119,7 @@ class NcemCounted:
         return CountedSource(name, scan_shape, layout.frame, metadata, state, str(path), rows)
 
     def _metadata(
-        self, path: Path, layout: _Layout, scan_shape: tuple[int, ...], vendor: dict[str, Any], notes: list[str]
+        self, path: Place, layout: _Layout, scan_shape: tuple[int, ...], vendor: dict[str, Any], notes: list[str]
     ) -> SourceMetadata:
         from stemstore_schemas import Acquisition, Detector, SourceMetadata
 
@@ -144,7 +145,7 @@ class NcemCounted:
 class _Layout:
     """Extents that the attributes state, and the scan position of every row."""
 
-    path: Path
+    path: Place
     version: int
     scan: tuple[int, int]
     frame: tuple[int, int]
@@ -152,7 +153,7 @@ class _Layout:
     positions: Int64Array
 
     @classmethod
-    def read(cls, path: Path, file: Any, version: int | None) -> _Layout:
+    def read(cls, path: Place, file: Any, version: int | None) -> _Layout:
         """Read and check attributes; `version` overrides the file."""
         import h5py
 
@@ -262,9 +263,9 @@ class CountedSource:
         order = order[np.searchsorted(rows[order], 0) :]
         lists: list[Array] = [np.empty(0, dtype=np.uint32)] * len(rows)
         if len(order):
-            with open_hdf5(Path(self.path)) as file:
-                for place, events in zip(order.tolist(), _read_rows(file[_FRAMES], rows[order]), strict=True):
-                    lists[place] = events
+            with open_hdf5(place(self.path)) as file:
+                for number, events in zip(order.tolist(), _read_rows(file[_FRAMES], rows[order]), strict=True):
+                    lists[number] = events
         indptr = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(events) for events in lists], out=indptr[1:])
         indices = np.concatenate(lists) if lists else np.empty(0, dtype=np.uint32)
@@ -286,7 +287,7 @@ class CountedSource:
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Any]:
+def open_hdf5(path: Place) -> Iterator[Any]:
     """Open an HDF5 file for reading, without a lock, for the duration of a block."""
     import h5py
 
@@ -299,7 +300,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         msg = f"file {str(path)!r} starts with {magic!r}, expected {MAGIC!r}; it is no HDF5 file"
         raise UnknownFormatError(msg, url=str(path), found=magic, expected=MAGIC)
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with openable(path) as source, h5py.File(source, "r", locking=False) as file:
             yield file
     except StemStoreError:
         raise
@@ -345,7 +346,7 @@ def _place_rows(position: Int64Array, n_positions: int) -> Int64Array:
     return rows
 
 
-def _extent(path: Path, dataset: Any, name: str, key: str) -> int:
+def _extent(path: Place, dataset: Any, name: str, key: str) -> int:
     value: Any = dataset.attrs.get(key)
     if not isinstance(value, int | np.integer) or value < 1:
         msg = f"attribute {key} of {name} in {str(path)!r} is {value!r}, expected a whole number above zero; add it"
@@ -353,7 +354,7 @@ def _extent(path: Path, dataset: Any, name: str, key: str) -> int:
     return int(value)
 
 
-def _frame_dimensions(path: Path, frames: Any) -> tuple[int, int]:
+def _frame_dimensions(path: Place, frames: Any) -> tuple[int, int]:
     """Rows and columns from the early attribute (width, height)."""
     value = np.atleast_1d(frames.attrs.get("frame_dimensions", ()))
     if value.shape != (2,) or value.dtype.kind not in "ui" or (value < 1).any():
@@ -405,6 +406,6 @@ def _counting(attributes: Mapping[str, Any] | None) -> CountingDescription:
     )
 
 
-def _scan_number(path: Path) -> int | None:
+def _scan_number(path: Place) -> int | None:
     match = _NAME.match(path.name)
     return int(match["new"] or match["old"]) if match else None

@@ -20,9 +20,9 @@ from stemstore.sources.records import open_unbuffered, whole_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Array, Int64Array
+    from stemstore.sources.remote import Place
 
 HEADER = np.dtype([("scan", "<u4"), ("frame", "<u4"), ("width", "<u2"), ("height", "<u2"), ("x", "<u2"), ("y", "<u2")])
 
@@ -79,7 +79,7 @@ LAYOUTS = {3: Layout(3, 1, (576, 576)), 4: Layout(4, 4, (576, 144)), 5: Layout(5
 class SectorFile:
     """One data file: its module (0 for whole frames) and what its size says."""
 
-    path: Path
+    path: Place
     module: int
     size: int
 

@@ -12,14 +12,14 @@ import json
 import math
 import re
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from stemstore.errors import InputError, NotFoundError, SectorMismatchError
-from stemstore.sources.files import describe, expand, file_size, identity, list_folder, local_path
+from stemstore.sources.files import describe, expand, file_size, identity, list_folder
 from stemstore.sources.geometry import decide_flyback, shape_option
+from stemstore.sources.remote import local_only, place
 from stemstore_readers import ncem_sector_blocks as blocks
 from stemstore_readers import ncem_sector_index as index
 from stemstore_readers.ncem_sector_source import FRAME_SHAPE, SectorSource, extent
@@ -27,6 +27,7 @@ from stemstore_readers.ncem_sector_source import FRAME_SHAPE, SectorSource, exte
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stemstore.sources.remote import Place
     from stemstore_schemas import Detector
 
 _MODULE = re.compile(r".*module(\d+).*\.data$")  # greedy: the last "module<digits>" of the file name counts
@@ -100,7 +101,7 @@ class NcemSectors:
     def matches(cls, url: str, first_bytes: bytes) -> float:
         """Judge by the names of the file or of the files in the folder; the format has no magic number."""
         try:
-            path = Path(url)
+            path = place(url)
             if first_bytes:
                 return _name_confidence(path)
             return max((_name_confidence(entry) for entry in path.iterdir()), default=0.0) if path.is_dir() else 0.0
@@ -144,8 +145,8 @@ class NcemSectors:
 
     def _find(self, url: str | list[str]) -> tuple[list[index.SectorFile], list[str]]:
         """List the data files and the module of each, leaving out files whose name states another scan."""
-        paths: list[Path] = []
-        for path in expand(url):
+        paths: list[Place] = []
+        for path in (local_only(found, "the sectors of the 4D Camera") for found in expand(url)):
             paths.extend(_data_files(path) if path.is_dir() else [path])
         if not paths:
             msg = f"{url!r} holds no file with the ending .data; pass the folder that holds the sector files"
@@ -168,7 +169,7 @@ class NcemSectors:
             notes.append(f"{len(files) - len(kept)} files are empty and left out")
         return kept, notes
 
-    def _module(self, path: Path) -> int:
+    def _module(self, path: Place) -> int:
         if self.layout.n_modules == 1:
             return 0
         match = _MODULE.match(path.name)
@@ -261,13 +262,13 @@ def _detector(layout: index.Layout) -> Detector:
     return Detector(name="NCEM 4D Camera", shape=FRAME_SHAPE, sectors=sectors)
 
 
-def _name_confidence(path: Path) -> float:
+def _name_confidence(path: Place) -> float:
     if _OWN_NAME.match(path.name):
         return 0.9
     return 0.5 if _MODULE.match(path.name) else 0.0
 
 
-def _data_files(folder: Path) -> list[Path]:
+def _data_files(folder: Place) -> list[Place]:
     """List the data files of a folder, or of its sub-folder ``temp`` where receivers write while a scan runs."""
     entries = list_folder(folder)
     found = [entry for entry in entries if entry.suffix == ".data"]
@@ -276,7 +277,7 @@ def _data_files(folder: Path) -> list[Path]:
     return [entry for entry in list_folder(folder / "temp") if entry.suffix == ".data"]
 
 
-def _refuse_mixture(stated: dict[Path, int]) -> None:
+def _refuse_mixture(stated: dict[Place, int]) -> None:
     scans = sorted(set(stated.values()))
     if len(scans) > 1:
         folder = str(next(iter(stated)).parent)
@@ -285,7 +286,7 @@ def _refuse_mixture(stated: dict[Path, int]) -> None:
         raise SectorMismatchError(msg, url=folder, found=scans)
 
 
-def _receiver_status(folders: Sequence[Path], scan_number: int) -> tuple[dict[str, Any], str | None, list[str]]:
+def _receiver_status(folders: Sequence[Place], scan_number: int) -> tuple[dict[str, Any], str | None, list[str]]:
     """Read what the receivers noted about the scan; never a reason not to open it.
 
     Returns
@@ -312,9 +313,9 @@ def _receiver_status(folders: Sequence[Path], scan_number: int) -> tuple[dict[st
     return status, time, warnings
 
 
-def _read_json(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+def _read_json(path: Place) -> tuple[dict[str, Any] | None, str | None]:
     try:
-        with local_path(path).open("rb") as file:
+        with path.open("rb") as file:
             content = json.loads(file.read(_STATUS_BYTES))
     except FileNotFoundError:
         return None, None

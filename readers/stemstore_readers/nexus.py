@@ -36,7 +36,8 @@ from stemstore_readers.stored_arrays import Findings, choose_array, hdf5_source,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from stemstore.sources.remote import Place
 
 DATA_CLASSES = ("NXdata", "NXdetector")
 MIN_AXES = 3
@@ -131,7 +132,7 @@ class Nexus:
         source = hdf5_source(self.name, [replace(part, files=files)], found, self.scan_shape)
         return source if mask is None else replace(source, references={"mask": KnownImage(mask)})
 
-    def _signals(self, path: Path, file: Any) -> list[Signal]:
+    def _signals(self, path: Place, file: Any) -> list[Signal]:
         """List data that may be frames: those that are named, those that the file says to show, or all of them."""
         if self.dataset is not None:
             return [_named(path, file, self.dataset)]
@@ -170,7 +171,7 @@ def _sureness(file: Any) -> float:
     return 0.0 if "electron_events" in file else 0.2
 
 
-def _named(path: Path, file: Any, wanted: str) -> Signal:
+def _named(path: Place, file: Any, wanted: str) -> Signal:
     """Find the dataset that the user names, or the data of the group."""
     name = "/" + wanted.strip("/")
     if name not in file:

@@ -19,7 +19,6 @@ import math
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from stemstore.sources.geometry import shape_option
 from stemstore.sources.hdf5 import Listed, ask_hdf5, attribute, dtype_of, is_hdf5, open_hdf5, text
 from stemstore.sources.hdf5_frames import Hdf5Source, Part
 from stemstore.sources.records import RecordSource
+from stemstore.sources.remote import local_only, openable, place
 from stemstore_readers.nion_item import describe_item, parse_properties
 from stemstore_readers.npy import FortranSource, read_header
 from stemstore_readers.stored_arrays import hdf5_source, one_file
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import h5py
+
+    from stemstore.sources.remote import Place
 
 ZIP = b"PK\x03\x04"
 DATA, PROPERTIES = "data.npy", "metadata.json"
@@ -75,7 +77,7 @@ class Nion:
         if first_bytes[:4] != ZIP:
             return 0.0
         try:
-            with Path(url).open("rb", buffering=0) as file:
+            with place(url).open("rb", buffering=0) as file:
                 file.seek(max(file.seek(0, 2) - DIRECTORY_BYTES, 0))
                 directory = file.read(DIRECTORY_BYTES) or b""
         except (OSError, ValueError):
@@ -102,7 +104,7 @@ class Nion:
             raise unreadable(path, error) from error
         return self._hdf5(path) if is_hdf5(head) else self._archive(path, head)
 
-    def _hdf5(self, path: Path) -> Hdf5Source:
+    def _hdf5(self, path: Place) -> Hdf5Source:
         import h5py
 
         with open_hdf5(path) as file:
@@ -115,7 +117,7 @@ class Nion:
             found = describe_item(path, _listed(data), parse_properties(text(properties).encode(), str(path)))
             return hdf5_source(self.name, [Part.of(data)], found, self.scan_shape)
 
-    def _archive(self, path: Path, head: bytes) -> RecordSource | FortranSource:
+    def _archive(self, path: Place, head: bytes) -> RecordSource | FortranSource:
         start, content = _members(path, head)
         header = read_header(path, start)
         end = header.start + math.prod(header.shape) * header.dtype.itemsize
@@ -131,7 +133,8 @@ class Nion:
         scan = metadata.acquisition.scan_shape or found.shape[:1]
         name = identity(self.name, metadata.files, scan)
         if header.fortran_order:
-            return FortranSource(name, scan, metadata, validity, str(path), header)
+            here = local_only(path, "arrays in Fortran order")
+            return FortranSource(name, scan, metadata, validity, str(here), header)
         return RecordSource(
             identity=name,
             scan_shape=scan,
@@ -158,7 +161,7 @@ def _listed(data: h5py.Dataset) -> Listed:
     return Listed("/data", tuple(data.shape or ()), np.dtype(object) if dtype is None else dtype)
 
 
-def _members(path: Path, head: bytes) -> tuple[int, bytes]:
+def _members(path: Place, head: bytes) -> tuple[int, bytes]:
     """Find where the array starts in an archive, and read its JSON.
 
     Raises
@@ -176,7 +179,7 @@ def _members(path: Path, head: bytes) -> tuple[int, bytes]:
         msg = f"file {str(path)!r} starts with {head[:8]!r}, expected a zip or HDF5 file; it is no data item of Swift"
         raise UnknownFormatError(msg, url=str(path), found=head[:8])
     try:
-        with zipfile.ZipFile(path) as archive:
+        with openable(path) as source, zipfile.ZipFile(source) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
             missing = {DATA, PROPERTIES} - set(entries)
             if missing:

@@ -25,9 +25,8 @@ from stemstore_readers.stated_axes import StatedAxis
 from stemstore_readers.stored_arrays import Findings, choose_array, show
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stemstore.sources.hdf5 import Listed
+    from stemstore.sources.remote import Place
 
 DETECTOR_AXES = 2
 
@@ -51,7 +50,7 @@ def parse_properties(content: bytes, where: str) -> dict[str, Any]:
     return found
 
 
-def describe_item(path: Path, array: Listed, properties: dict[str, Any]) -> Findings:
+def describe_item(path: Place, array: Listed, properties: dict[str, Any]) -> Findings:
     """Describe the scan in a data item.
 
     Raises

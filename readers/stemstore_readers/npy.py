@@ -16,13 +16,14 @@ from stemstore.errors import CorruptDataError, FormatVersionError, InputError, T
 from stemstore.sources.files import describe, expand, file_size, identity, unreadable
 from stemstore.sources.geometry import check_range, fit_scan, shape_option
 from stemstore.sources.records import RecordSource, frame_buffer, pixel_dtype, stack_metadata, whole_records
+from stemstore.sources.remote import local_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Array
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 MAGIC = b"\x93NUMPY"
@@ -87,7 +88,7 @@ class Npy:
         _check_axes(files[0], header)
         return self._fortran(files[0], header) if header.fortran_order else self._records(files[0], header)
 
-    def _records(self, path: Path, header: Header) -> RecordSource:
+    def _records(self, path: Place, header: Header) -> RecordSource:
         frame_shape = (header.shape[-2], header.shape[-1])
         frame_bytes = math.prod(frame_shape) * header.dtype.itemsize
         stated = math.prod(header.shape[:-2])
@@ -114,7 +115,8 @@ class Npy:
             file_dtype=header.dtype,
         )
 
-    def _fortran(self, path: Path, header: Header) -> FortranSource:
+    def _fortran(self, path: Place, header: Header) -> FortranSource:
+        path = local_only(path, "arrays in Fortran order")
         size, expected = file_size(path), header.start + math.prod(header.shape) * header.dtype.itemsize
         if size < expected:
             msg = (
@@ -131,7 +133,7 @@ class Npy:
         return FortranSource(name, scan_shape, metadata, validity, str(path), header)
 
     def _metadata(
-        self, path: Path, header: Header, scan_shape: tuple[int, ...], warnings: list[str]
+        self, path: Place, header: Header, scan_shape: tuple[int, ...], warnings: list[str]
     ) -> tuple[SourceMetadata, str]:
         described = describe([path])
         metadata = stack_metadata(
@@ -191,7 +193,7 @@ class FortranSource:
         return frames
 
 
-def read_header(path: Path, offset: int = 0) -> Header:
+def read_header(path: Place, offset: int = 0) -> Header:
     """Read and check the header of a ``.npy`` file, or of one that lies in another file from byte `offset` on.
 
     Raises
@@ -233,7 +235,7 @@ def read_header(path: Path, offset: int = 0) -> Header:
     return _parse(path, content[8 + width : start], encoding, offset + start)
 
 
-def _parse(path: Path, content: bytes, encoding: str, start: int) -> Header:
+def _parse(path: Place, content: bytes, encoding: str, start: int) -> Header:
     try:
         values = ast.literal_eval(content.decode(encoding).strip())
         shape, fortran = values["shape"], values["fortran_order"]
@@ -255,7 +257,7 @@ def _parse(path: Path, content: bytes, encoding: str, start: int) -> Header:
         raise
 
 
-def _check_axes(path: Path, header: Header) -> None:
+def _check_axes(path: Place, header: Header) -> None:
     if not _MIN_AXES <= len(header.shape) <= _MAX_AXES:
         msg = (
             f"array in {str(path)!r} has the shape {header.shape}, expected 3 axes (frame, ky, kx), 4 (y, x, ky, kx) "

@@ -21,13 +21,14 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError, TruncatedFileError, UnknownFormatError
 from stemstore.sources.files import file_size, unreadable
-from stemstore.sources.records import as_bytes, pixel_dtype
+from stemstore.sources.records import as_bytes, pixel_dtype, read_blocks
+from stemstore.sources.remote import RemotePath, openable, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from stemstore._types import Array
+    from stemstore.sources.remote import Place
 
 ZIP = b"PK\x03\x04"
 
@@ -74,7 +75,7 @@ class Member:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def array(self, identity: str) -> Array:
-        """Map the array, or inflate it once per process.
+        """Map the array, or inflate it (fetch it from another machine) once per process.
 
         Raises
         ------
@@ -83,17 +84,18 @@ class Member:
         StorageError, NotFoundError
             The archive cannot be read.
         """
-        if not self.stored:
+        path = place(self.path)
+        if not self.stored or isinstance(path, RemotePath):
             with _INFLATION:  # threads that come first together inflate it once
                 return _inflated(self, identity)
         try:
-            return np.memmap(self.path, self.dtype, "r", self.start, self.shape, "F" if self.fortran_order else "C")
+            return np.memmap(path, self.dtype, "r", self.start, self.shape, "F" if self.fortran_order else "C")
         except (OSError, ValueError) as error:
             raise unreadable(self.path, error) from error
 
 
 @contextmanager
-def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def opened_archive(path: Place) -> Iterator[zipfile.ZipFile]:
     """Open an archive; what goes wrong inside is an error of ours.
 
     Raises
@@ -108,7 +110,7 @@ def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         The file cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with openable(path) as source, zipfile.ZipFile(source) as archive:
             yield archive
     except zipfile.BadZipFile as error:
         raise _no_archive(path, error) from error
@@ -119,7 +121,7 @@ def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise unreadable(path, error) from error
 
 
-def _no_archive(path: Path, error: Exception) -> CorruptDataError | UnknownFormatError:
+def _no_archive(path: Place, error: Exception) -> CorruptDataError | UnknownFormatError:
     with path.open("rb") as file:
         begins = file.read(4) == ZIP
     if begins:
@@ -129,7 +131,7 @@ def _no_archive(path: Path, error: Exception) -> CorruptDataError | UnknownForma
     return UnknownFormatError(msg, url=str(path))
 
 
-def locate(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+def locate(path: Place, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     """Find where the pixels of a member begin, sizes checked against each other and against the file.
 
     Raises
@@ -166,7 +168,7 @@ def locate(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Membe
     return Member(str(path), info.filename, start, stored, shape, dtype, fortran)
 
 
-def npy_header(path: Path, info: zipfile.ZipInfo, content: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
+def npy_header(path: Place, info: zipfile.ZipInfo, content: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
     """Read shape, type, whether the order is Fortran's, and the length of the header from the head of a member.
 
     Raises
@@ -191,11 +193,20 @@ def npy_header(path: Path, info: zipfile.ZipInfo, content: bytes) -> tuple[tuple
 @lru_cache(maxsize=1)  # a whole scan in memory; one at a time
 def _inflated(member: Member, identity: str) -> Array:
     del identity
+    array = np.empty(member.nbytes, np.uint8)
+    if member.stored:
+        read_blocks(member.path, np.array([member.start]), member.nbytes, as_bytes(array), np.zeros(1, np.int64))
+    else:
+        _inflate(member, as_bytes(array))
+    array.setflags(write=False)
+    return array.view(member.dtype).reshape(member.shape, order="F" if member.fortran_order else "C")
+
+
+def _inflate(member: Member, view: memoryview) -> None:
+    done = 0
     try:
-        with zipfile.ZipFile(member.path) as archive, archive.open(member.name) as content:
+        with opened_archive(place(member.path)) as archive, archive.open(member.name) as content:
             content.read(member.start)
-            array, done = np.empty(member.nbytes, np.uint8), 0
-            view = as_bytes(array)
             while done < len(view) and (piece := content.read(min(PIECE, len(view) - done))):
                 view[done : done + len(piece)] = piece
                 done += len(piece)
@@ -207,5 +218,3 @@ def _inflated(member: Member, identity: str) -> Array:
     if done < len(view):
         msg = f"member {member.name} of {member.path!r} ends after {done} of {len(view)} bytes; copy the file again"
         raise TruncatedFileError(msg, url=member.path, found=done, expected=len(view))
-    array.setflags(write=False)
-    return array.view(member.dtype).reshape(member.shape, order="F" if member.fortran_order else "C")

@@ -13,10 +13,9 @@ from stemstore.sources.geometry import check_range
 from stemstore.sources.records import RecordSource, frame_buffer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stemstore._types import Array
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_readers.npy_archive import Member
     from stemstore_readers.stored_arrays import Findings
     from stemstore_schemas import SourceMetadata
@@ -26,7 +25,12 @@ LARGE = 2**30
 
 
 def member_source(
-    reader: str, path: Path, member: Member, order: tuple[int, ...], found: Findings, scan_shape: tuple[int, ...] | None
+    reader: str,
+    path: Place,
+    member: Member,
+    order: tuple[int, ...],
+    found: Findings,
+    scan_shape: tuple[int, ...] | None,
 ) -> RecordSource | MemberSource:
     """Make the source of a scan that is one array of an archive.
 

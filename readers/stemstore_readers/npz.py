@@ -16,9 +16,9 @@ from stemstore_readers.stored_arrays import Findings, choose_array, one_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore.sources.records import RecordSource
+    from stemstore.sources.remote import Place
     from stemstore_readers.npy_archive import Member
     from stemstore_readers.npy_archive_source import MemberSource
 
@@ -87,7 +87,7 @@ class Npz:
         return member_source(self.name, path, member, tuple(range(len(member.shape))), found, self.scan_shape)
 
 
-def _arrays(path: Path) -> tuple[dict[str, Member], dict[str, str]]:
+def _arrays(path: Place) -> tuple[dict[str, Member], dict[str, str]]:
     """Find the arrays of real numbers in an archive, and why the others are none."""
     members: dict[str, Member] = {}
     others: dict[str, str] = {}

@@ -27,7 +27,8 @@ from stemstore_readers.npy_archive import Member, locate, npy_header, opened_arc
 
 if TYPE_CHECKING:
     import zipfile
-    from pathlib import Path
+
+    from stemstore.sources.remote import Place
 
 DATA, JSON_TEXT = "data.npy", "meta_data_json.npy"
 
@@ -44,7 +45,7 @@ class Archive:
     members: tuple[str, ...]
 
 
-def parse_archive(path: Path) -> Archive:
+def parse_archive(path: Place) -> Archive:
     """Read the directory, the header of the array and the JSON text.
 
     Raises
@@ -69,7 +70,7 @@ def parse_archive(path: Path) -> Archive:
     return Archive(data, None if text is None else _parse_json(path, text), tuple(members))
 
 
-def _read_text(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+def _read_text(path: Place, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
     """Read a member that holds one text; anything else than a text is left alone."""
     if info.file_size > MAX_TEXT_BYTES:
         limit = f"expected at most {MAX_TEXT_BYTES}; the file is damaged"
@@ -91,7 +92,7 @@ def _read_text(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> s
         raise CorruptDataError(msg, url=str(path), key=info.filename) from error
 
 
-def _parse_json(path: Path, text: str) -> dict[str, Any]:
+def _parse_json(path: Place, text: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

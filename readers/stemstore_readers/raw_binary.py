@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.files import describe, expand, file_size, identity, unreadable
 from stemstore.sources.geometry import fit_scan, shape_option
 from stemstore.sources.records import RecordSource, pixel_dtype, stack_metadata, whole_records
+from stemstore.sources.remote import place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+
+    from stemstore.sources.remote import Place
 
 KEYS = ("shape", "detector_shape", "dtype", "offset", "frame_header", "frame_footer")
 """Options of the reader and, with the same names, keys of the JSON file; no other key is known."""
@@ -69,7 +71,7 @@ class RawBinary:
     def matches(cls, url: str, first_bytes: bytes) -> float:
         """Claim a file beside which a JSON file with our keys lies; the bytes themselves tell nothing."""
         try:
-            return 0.9 if first_bytes and read_sidecar(Path(url)) else 0.0
+            return 0.9 if first_bytes and read_sidecar(place(url)) else 0.0
         except (OSError, ValueError, InputError):
             return 0.0
 
@@ -142,7 +144,7 @@ class _Description:
             return None, (rows, columns), dtype
         return None, None, dtype
 
-    def open(self, files: Sequence[Path]) -> RecordSource:
+    def open(self, files: Sequence[Place]) -> RecordSource:
         counts, warnings = [], []
         for path in files:
             count, left = whole_records(file_size(path), self.record, self.offset)
@@ -179,7 +181,7 @@ class _Description:
         )
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
+def read_sidecar(path: Place) -> dict[str, Any]:
     """Read the description beside a data file; empty where there is none.
 
     Raises

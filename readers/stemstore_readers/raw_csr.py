@@ -10,7 +10,6 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from stemstore.sources.contract import Events
 from stemstore.sources.files import describe, expand, identity
 from stemstore.sources.geometry import check_range, decide_flyback, place_frames, shape_option
 from stemstore.sources.records import stack_metadata
+from stemstore.sources.remote import place
 from stemstore_readers.raw_csr_table import FILETYPE, Table
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class RawCsr:
         scan_shape, frame_shape = self._shapes(table)
         warnings = table.check()
         validity, notes = place_frames(scan_shape, table.n_frames, self.sync_offset)
-        files = describe([paths[0], *(Path(file.path) for file in (table.indptr, table.indices, table.data))])
+        files = describe([paths[0], *(place(file.path) for file in (table.indptr, table.indices, table.data))])
         metadata = stack_metadata(
             scan_shape,
             frame_shape,

@@ -15,9 +15,8 @@ from stemstore.sources.geometry import shape_option
 from stemstore.sources.records import as_bytes, pixel_dtype, read_blocks
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stemstore._types import Array
+    from stemstore.sources.remote import Place
 
 FILETYPE = "raw_csr"
 ROLES = ("indptr", "indices", "data")
@@ -46,7 +45,7 @@ class FlatFile:
     length: int
 
     @classmethod
-    def find(cls, toml: Path, role: str, table: dict[str, Any]) -> FlatFile:
+    def find(cls, toml: Place, role: str, table: dict[str, Any]) -> FlatFile:
         """Find the file of a role beside its description, and count its numbers."""
         name, text = table.get(f"{role}_file"), table.get(f"{role}_dtype")
         for key, value in ((f"{role}_file", name), (f"{role}_dtype", text)):
@@ -91,7 +90,7 @@ class Table:
     vendor: dict[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> Table:
+    def read(cls, path: Place) -> Table:
         """Read the description; errors as for `RawCsr`."""
         document = read_toml(path)
         params = document.get("params")
@@ -155,7 +154,7 @@ class Table:
         return [f"{unused} entries of {self.indices.path!r} belong to no frame and are ignored"] if unused else []
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Place) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises

@@ -11,16 +11,17 @@ from stemstore.sources.files import describe, expand, identity
 from stemstore.sources.geometry import factor_pairs, fit_scan
 from stemstore.sources.hdf5 import quote
 from stemstore.sources.hdf5_frames import Hdf5Source, join_parts
+from stemstore.sources.remote import place
 from stemstore_readers.stated_axes import SCAN_NAMES, StatedAxis, bring_axes
 from stemstore_schemas import Acquisition, Detector, SourceMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore.sources.geometry import ValidityArray
     from stemstore.sources.hdf5 import Listed
     from stemstore.sources.hdf5_frames import Part
+    from stemstore.sources.remote import Place
 
 MIN_AXES = 3
 """A stack of frames has one scan axis at least."""
@@ -68,7 +69,7 @@ class Findings:
     scan: tuple[int, ...] | None = None
 
     def describe(
-        self, files: Sequence[Path], scan_shape: tuple[int, ...] | None
+        self, files: Sequence[Place], scan_shape: tuple[int, ...] | None
     ) -> tuple[SourceMetadata, ValidityArray | None]:
         """Describe the scan in the layout of the file, or in the one that the user states."""
         own = self.shape[:-2]
@@ -99,13 +100,11 @@ class Findings:
 
 def hdf5_source(reader: str, parts: Sequence[Part], found: Findings, scan_shape: tuple[int, ...] | None) -> Hdf5Source:
     """Make the source of a scan that lies in HDF5 datasets, one after the other."""
-    from pathlib import Path
-
     starts = join_parts(parts)
     for part in parts:
         found.notes.extend(part.warnings)
     files = dict.fromkeys(file for part in parts for file in part.files)
-    metadata, validity = found.describe([Path(file) for file in files], scan_shape)
+    metadata, validity = found.describe([place(file) for file in files], scan_shape)
     scan = metadata.acquisition.scan_shape or (found.shape[0],)
     chosen = [(part.dataset, part.scan_axes, part.picked) for part in parts]
     return Hdf5Source(
@@ -126,7 +125,7 @@ def header(file: Any, arrays: Sequence[Listed]) -> dict[str, Any]:
     return {name: value for name, value in quote(file).items() if name not in pixels}
 
 
-def one_file(url: str | list[str], kind: str) -> Path:
+def one_file(url: str | list[str], kind: str) -> Place:
     """Find the one file that is to be opened.
 
     Raises
@@ -143,7 +142,7 @@ def one_file(url: str | list[str], kind: str) -> Path:
     return files[0]
 
 
-def choose_array(file: Path, arrays: Sequence[Listed], wanted: str | None, notes: list[str]) -> Listed:
+def choose_array(file: Place, arrays: Sequence[Listed], wanted: str | None, notes: list[str]) -> Listed:
     """Choose the array that is the scan: the one that is named, else the largest of those with most axes.
 
     Parameters

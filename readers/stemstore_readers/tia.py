@@ -25,7 +25,8 @@ from stemstore_schemas import Axis, Detector, SourceMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from stemstore.sources.remote import Place
 
 EMI_MAGIC = b"JK\x00\x02"
 """First bytes of the documents at hand."""
@@ -88,7 +89,7 @@ class Tia:
         return self._open(path, document, series, values, notes)
 
     def _open(
-        self, path: Path, document: Path | None, series: Series, values: dict[str, str], notes: list[str]
+        self, path: Place, document: Place | None, series: Series, values: dict[str, str], notes: list[str]
     ) -> PlacedSource:
         scan_shape, offsets = self._lay_out(series, notes)
         described = describe([path] if document is None else [path, document])
@@ -131,7 +132,7 @@ class Tia:
         return shape, np.r_[offsets, np.full(max(n_positions - len(offsets), 0), -1, np.int64)][:n_positions]
 
 
-def find_series(path: Path) -> Path:
+def find_series(path: Place) -> Place:
     """Find the series of a document; a series is its own.
 
     Raises
@@ -156,7 +157,7 @@ def find_series(path: Path) -> Path:
     return beside[0]
 
 
-def find_document(path: Path) -> tuple[Path | None, int]:
+def find_document(path: Place) -> tuple[Place | None, int]:
     """Find the document of a series, and the number of the series in it."""
     match = _SERIES.fullmatch(path.name)
     if match is None:

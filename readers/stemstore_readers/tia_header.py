@@ -39,10 +39,10 @@ from stemstore.errors import (
 from stemstore.sources.files import file_size, unreadable
 
 if TYPE_CHECKING:
-    from io import BufferedReader
-    from pathlib import Path
+    from io import BufferedIOBase
 
     from stemstore._types import Int64Array
+    from stemstore.sources.remote import Place
 
 MAGIC = b"II\x97\x01"
 POINTERS = {0x210: "<u4", 0x220: "<u8"}
@@ -186,7 +186,7 @@ class Series:
     start_time: str | None
 
 
-def read_series(path: Path, notes: list[str]) -> Series:
+def read_series(path: Place, notes: list[str]) -> Series:
     """Read header, offsets and the head of the first image.
 
     Raises
@@ -216,7 +216,7 @@ def read_series(path: Path, notes: list[str]) -> Series:
         raise unreadable(path, error) from error
 
 
-def read_offsets(file: BufferedReader, header: Header, size: int, notes: list[str]) -> Int64Array:
+def read_offsets(file: BufferedIOBase, header: Header, size: int, notes: list[str]) -> Int64Array:
     """Read where the elements start; -1 for those that are not valid. Never more than the file can hold."""
     width = header.pointer.itemsize
     room = max(size - header.table, 0) // width
@@ -232,7 +232,7 @@ def read_offsets(file: BufferedReader, header: Header, size: int, notes: list[st
     return np.where(known, offsets, -1)
 
 
-def check_elements(path: Path, heads: Int64Array, element: Element, size: int, notes: list[str]) -> Int64Array:
+def check_elements(path: Place, heads: Int64Array, element: Element, size: int, notes: list[str]) -> Int64Array:
     """Turn places of heads into places of pixels, and leave out what the file does not hold as a whole.
 
     Raises
@@ -265,7 +265,7 @@ def check_elements(path: Path, heads: Int64Array, element: Element, size: int, n
     return starts
 
 
-def read_time(file: BufferedReader, header: Header, size: int) -> str | None:
+def read_time(file: BufferedIOBase, header: Header, size: int) -> str | None:
     """Read the time of the first tag; writers space the tag offsets by all or by the valid elements."""
     for count in {header.total: None, header.valid: None}:
         place = header.table + count * header.pointer.itemsize
@@ -282,7 +282,7 @@ def read_time(file: BufferedReader, header: Header, size: int) -> str | None:
     return None
 
 
-def read_emi(path: Path, number: int, notes: list[str]) -> dict[str, str]:
+def read_emi(path: Place, number: int, notes: list[str]) -> dict[str, str]:
     """Read what the document says of its `number`-th series, from 1; empty, with a note, where it says nothing.
 
     Returns

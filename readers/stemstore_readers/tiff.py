@@ -26,15 +26,16 @@ from stemstore.errors import CorruptDataError, InputError
 from stemstore.sources.files import expand, identity, unreadable
 from stemstore.sources.geometry import check_range, shape_option
 from stemstore.sources.records import RecordSource, as_bytes, frame_buffer, read_blocks
+from stemstore.sources.remote import openable, place
 from stemstore_readers.stored_arrays import Findings
 from stemstore_readers.tiff_stack import Stack, library, parse_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Array
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceMetadata
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -91,7 +92,7 @@ class Tiff:
                 raise InputError(msg, url=stack.path)
         return self._source(files, stacks)
 
-    def _source(self, files: list[Path], stacks: list[Stack]) -> RecordSource | TiffSource:
+    def _source(self, files: list[Place], stacks: list[Stack]) -> RecordSource | TiffSource:
         first, n_frames = stacks[0], sum(stack.n_frames for stack in stacks)
         if n_frames == 1 and self.scan_shape is None:
             msg = f"file {first.path!r} holds one image {first.frame_shape}, no stack; pass all files of the series"
@@ -177,7 +178,7 @@ def _read(stack: Stack, start: int, stop: int, out: Array) -> None:
 
 def _decode(stack: Stack, start: int, stop: int, out: Array) -> None:
     try:
-        with library().TiffFile(stack.path) as file:
+        with openable(place(stack.path)) as source, library().TiffFile(source) as file:
             pages = file.series[stack.series].pages
             for i in range(start, stop):
                 out[i - start] = pages[i].asarray(maxworkers=1).reshape(stack.frame_shape)

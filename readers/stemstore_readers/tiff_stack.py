@@ -12,12 +12,12 @@ import numpy as np
 from stemstore.errors import CorruptDataError, InputError, OptionalDependencyError, StemStoreError, TruncatedFileError
 from stemstore.sources.files import file_size, unreadable
 from stemstore.sources.records import pixel_dtype
+from stemstore.sources.remote import openable
 from stemstore_readers.stated_axes import StatedAxis
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stemstore._types import Int64Array
+    from stemstore.sources.remote import Place
 
 BUILT_IN = (1, 8, 32946)
 """Compressions that need no further library: none and deflate, by its two numbers."""
@@ -70,7 +70,7 @@ class Stack:
         return self.offsets is not None and bool((np.diff(self.offsets) == self.frame_bytes).all())
 
 
-def parse_file(path: Path) -> Stack:
+def parse_file(path: Place) -> Stack:
     """Read the directories of a file and find its frames.
 
     Raises
@@ -80,7 +80,7 @@ def parse_file(path: Path) -> Stack:
     """
     tifffile = library()
     try:
-        with tifffile.TiffFile(path) as file:
+        with openable(path) as source, tifffile.TiffFile(source) as file:
             return _parse(path, file)
     except StemStoreError:
         raise
@@ -107,7 +107,7 @@ def library() -> Any:
     return tifffile
 
 
-def _parse(path: Path, file: Any) -> Stack:
+def _parse(path: Place, file: Any) -> Stack:
     sizes = [math.prod(one.shape) for one in file.series]
     if not sizes:
         msg = f"file {str(path)!r} holds no image; copy the file again"
@@ -167,7 +167,7 @@ def _imagej_images(file: Any) -> int:
     return images if plain and isinstance(images, int) else 0
 
 
-def _back_to_back(path: Path, start: int, n_frames: int, frame_bytes: int) -> Int64Array:
+def _back_to_back(path: Place, start: int, n_frames: int, frame_bytes: int) -> Int64Array:
     """Where frames begin that follow each other; of a senseless number no more than one beyond the end of the file."""
     possible = file_size(path) // max(frame_bytes, 1) + 1
     return np.arange(min(n_frames, possible), dtype=np.int64) * frame_bytes + start
@@ -189,7 +189,7 @@ def _offsets(series: Any, n_frames: int, frame_bytes: int) -> Int64Array | None:
     return starts
 
 
-def _check_codec(path: Path, page: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def _check_codec(path: Place, page: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     if page.compression not in BUILT_IN and importlib.util.find_spec("imagecodecs") is None:
         kind = getattr(page.compression, "name", page.compression)
         msg = f"file {str(path)!r} is compressed with {kind}, which needs a further package; pip install imagecodecs"

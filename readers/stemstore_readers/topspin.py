@@ -35,10 +35,10 @@ from stemstore_readers.topspin_xml import detector_axes, find_raster, optics_of,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Array, Int64Array
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_readers.stated_axes import StatedAxis
     from stemstore_schemas import SourceMetadata
 
@@ -146,7 +146,7 @@ def _list_series(file: Any) -> dict[str, int]:
     return found
 
 
-def _choose(path: Path, series: dict[str, int], wanted: str | None, notes: list[str]) -> str:
+def _choose(path: Place, series: dict[str, int], wanted: str | None, notes: list[str]) -> str:
     if not series:
         msg = f"file {str(path)!r} holds no series of frames; it is no scan of TopSpin"
         raise UnknownFormatError(msg, url=str(path))

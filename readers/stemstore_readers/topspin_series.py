@@ -20,9 +20,10 @@ from stemstore_readers.topspin_xml import read_position
 
 if TYPE_CHECKING:
     import io
-    from pathlib import Path
 
     from stemstore._types import Int64Array
+    from stemstore.sources.ranged import RangedFile
+    from stemstore.sources.remote import Place
 
 ABSENT, ENCODED = -1, -2
 """Marks in place of a byte offset: there is no such frame, or HDF5 has to decode it."""
@@ -60,7 +61,7 @@ class Series:
     first_text: str
 
 
-def read_series(path: Path, file: Any, name: str) -> Series:
+def read_series(path: Place, file: Any, name: str) -> Series:
     """Find where the frames of a series lie, and read their texts.
 
     Raises
@@ -97,7 +98,7 @@ def read_series(path: Path, file: Any, name: str) -> Series:
     return Series(name, shape, dtype, offsets, positions, first_text)
 
 
-def _frame(path: Path, name: str, data: Any) -> tuple[tuple[int, int], np.dtype[Any]]:
+def _frame(path: Place, name: str, data: Any) -> tuple[tuple[int, int], np.dtype[Any]]:
     """Shape and type of the first frame, refused where it is none."""
     shape, dtype = data.shape, data.dtype
     if shape is None or len(shape) != 2 or not 0 < math.prod(shape) <= MAX_PIXELS:  # noqa: PLR2004 (rows and columns)
@@ -106,7 +107,7 @@ def _frame(path: Path, name: str, data: Any) -> tuple[tuple[int, int], np.dtype[
     return (shape[0], shape[1]), pixel_dtype(dtype)
 
 
-def _place(path: Path, data: Any, end: int) -> int:
+def _place(path: Place, data: Any, end: int) -> int:
     """Byte offset of a frame, or the mark of one that HDF5 has to decode."""
     import h5py
 
@@ -120,7 +121,7 @@ def _place(path: Path, data: Any, end: int) -> int:
     return int(offset)
 
 
-def _text(raw: io.FileIO, group: Any, number: int) -> bytes:
+def _text(raw: io.FileIO | RangedFile, group: Any, number: int) -> bytes:
     """Text of a frame; empty where it has none."""
     import h5py
 

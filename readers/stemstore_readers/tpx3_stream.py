@@ -12,9 +12,9 @@ from stemstore.sources.records import as_bytes, read_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stemstore._types import Array, Int64Array
+    from stemstore.sources.remote import Place
 
 BLOCK_WORDS = 2**18
 """Words of a piece that is indexed and read as one: 2 MiB."""
@@ -91,7 +91,7 @@ class Index:
     warnings: list[str] = field(default_factory=list)
 
 
-def build_index(files: Sequence[Path]) -> Index:
+def build_index(files: Sequence[Place]) -> Index:
     """Pass over the files once, block by block.
 
     Raises
@@ -112,7 +112,7 @@ def build_index(files: Sequence[Path]) -> Index:
     return index
 
 
-def _index_file(path: Path, clock: int, index: Index, edges: list[Int64Array]) -> int:
+def _index_file(path: Place, clock: int, index: Index, edges: list[Int64Array]) -> int:
     from stemstore.kernels import tpx3
 
     n_words, rest = divmod(file_size(path), WORD)
@@ -136,7 +136,7 @@ def _index_file(path: Path, clock: int, index: Index, edges: list[Int64Array]) -
     return clock
 
 
-def _first_clock(files: Sequence[Path]) -> int:
+def _first_clock(files: Sequence[Place]) -> int:
     """Find a time to continue from: that of the first packet with a long counter, else of the first hit."""
     from stemstore.kernels import tpx3
 

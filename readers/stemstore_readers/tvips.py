@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from stemstore.errors import InputError, NotFoundError, StemStoreError, Truncate
 from stemstore.sources.files import describe, exists, expand, file_size, identity, list_folder, unreadable
 from stemstore.sources.geometry import check_range, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, whole_records
+from stemstore.sources.remote import place
 from stemstore_readers.tvips_headers import SERIES_BYTES, SeriesHeader, is_series, parse_header
 from stemstore_readers.tvips_scan import Layout, lay_out, metadata_of
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from stemstore._types import Array
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_readers.tvips_scan import Serpentine
     from stemstore_schemas import SourceMetadata
 
@@ -77,7 +78,7 @@ class Tvips:
         named = url.lower().endswith(".tvips")
         if is_series(first_bytes):
             return 1.0 if named else 0.5
-        return 0.5 if named and first_bytes and NUMBERED.match(Path(url).name) else 0.0
+        return 0.5 if named and first_bytes and NUMBERED.match(place(url).name) else 0.0
 
     def __call__(self, url: str | list[str]) -> TvipsSource:
         """Open the series: its header and those of the frames, no pixel.
@@ -164,7 +165,7 @@ class TvipsSource:
         return frames
 
 
-def find_series(paths: list[Path]) -> tuple[list[Path], list[str]]:
+def find_series(paths: list[Place]) -> tuple[list[Place], list[str]]:
     """List the files of a series in order, from any of them.
 
     Returns
@@ -202,7 +203,7 @@ def find_series(paths: list[Path]) -> tuple[list[Path], list[str]]:
     return [numbered[number] for number in range(last)], notes
 
 
-def _read_series(path: Path) -> SeriesHeader:
+def _read_series(path: Place) -> SeriesHeader:
     try:
         with path.open("rb") as file:
             content = file.read(SERIES_BYTES)
@@ -216,7 +217,7 @@ def _read_series(path: Path) -> SeriesHeader:
         raise
 
 
-def _read_frame_headers(files: list[Path], counts: list[int], header: SeriesHeader) -> Array:
+def _read_frame_headers(files: list[Place], counts: list[int], header: SeriesHeader) -> Array:
     """Read the headers of all frames, shape (n,), fields by name."""
     frames, first, before = np.zeros(sum(counts), header.frame_dtype()), 0, SERIES_BYTES
     size = header.frame_header

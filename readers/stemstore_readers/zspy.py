@@ -24,6 +24,7 @@ from stemstore_readers.zspy_tree import ARRAY, ATTRIBUTES, Folder, Zip
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stemstore.sources.remote import Place
     from stemstore_readers.zspy_header import ArrayHeader
 
 ZIP = b"PK\x03\x04"
@@ -98,7 +99,7 @@ class Zspy:
         return ChunkSource(name, scan, metadata, validity, str(where), header, order, members)
 
 
-def _signals(path: Path, tree: Folder | Zip) -> tuple[dict[str, ArrayHeader], list[Signal]]:
+def _signals(path: Place, tree: Folder | Zip) -> tuple[dict[str, ArrayHeader], list[Signal]]:
     """Find the signals and the descriptions of their arrays; arrays that cannot be decoded count as ragged.
 
     Raises

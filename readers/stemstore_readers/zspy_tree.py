@@ -12,11 +12,13 @@ import numpy as np
 from stemstore.errors import CorruptDataError, InputError, NotFoundError, TruncatedFileError
 from stemstore.sources.files import file_size, unreadable
 from stemstore.sources.records import open_unbuffered
+from stemstore.sources.remote import local_only, openable
 from stemstore_readers.zspy_header import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from stemstore.sources.remote import Place
     from stemstore_readers.zspy_header import ArrayHeader
 
 ARRAY, ATTRIBUTES = ".zarray", ".zattrs"
@@ -37,8 +39,8 @@ _LOCAL_HEADER, _NAME_LENGTHS = 30, slice(26, 30)
 class Folder:
     """A tree of Zarr in a folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Place) -> None:
+        self.path = local_only(path, "folders of HyperSpy")
 
     def read(self, name: str) -> bytes:
         """Read a description by its name in the tree."""
@@ -100,11 +102,11 @@ class Folder:
 class Zip:
     """A tree of Zarr in a zip file; of several members with one name the last one counts."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         size = file_size(path)
         try:
-            with zipfile.ZipFile(path) as file:
+            with openable(path) as source, zipfile.ZipFile(source) as file:
                 entries = {entry.filename: entry for entry in file.infolist()}
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
             msg = f"{str(path)!r} of {size} bytes has no directory of a zip file ({error}); it was cut, copy it again"
@@ -146,7 +148,7 @@ class Zip:
         """List the groups that have attributes."""
         return [name.removesuffix(ATTRIBUTES) for name in self.entries if name.rpartition("/")[2] == ATTRIBUTES]
 
-    def chunks(self, place: str, header: ArrayHeader) -> tuple[list[Path], dict[str, tuple[int, int]]]:
+    def chunks(self, place: str, header: ArrayHeader) -> tuple[list[Place], dict[str, tuple[int, int]]]:
         """File that the identity of an array follows, and where its chunks are."""
         inside = {name.removeprefix(place): at for name, at in self.entries.items() if name.startswith(place)}
         return [self.path], {name: at for name, at in inside.items() if name[:1].isdigit()}

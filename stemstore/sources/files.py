@@ -1,49 +1,38 @@
-"""Local files as a reader sees them: found, ordered, described and told apart from changed ones."""
+"""Files as a reader sees them, here or elsewhere: found, ordered, described and told apart from changed ones."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
+import math
 import os
 import re
 import stat
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from stemstore.errors import InputError, NotFoundError, StaleStoreError, StorageError
+from stemstore.errors import InputError, NotFoundError, StaleStoreError, StemStoreError, StorageError
+from stemstore.sources.remote import RemotePath, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceFile
 
-_SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
+LOOK_AGAIN = 60.0
+"""Seconds after which a file on another machine is looked at again."""
+
+_looked_at: dict[tuple[str, int, str | None], float] = {}
 _DIGITS = re.compile(r"(\d+)")
 _WILD = re.compile(r"[*?\[]")
 
 
-def natural_key(path: Path) -> list[tuple[int, int | str]]:
+def natural_key(path: Place) -> list[tuple[int, int | str]]:
     """Sort key under which ``part9`` comes before ``part10``."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(str(path))]
-
-
-def local_path(url: str | Path) -> Path:
-    """Turn a path or a ``file://`` address into a path.
-
-    Raises
-    ------
-    InputError
-        The address names another kind of storage; raw formats are read from local file systems only.
-    """
-    text = str(url)
-    scheme = _SCHEME.match(text)
-    if scheme is None:
-        return Path(os.path.expanduser(text))  # noqa: PTH111 (a file called ~name, whose user is unknown, stays as it is)
-    if scheme.group(1).lower() == "file":
-        return Path(text[len("file://") :])
-    msg = f"raw data at {text!r} lie on {scheme.group(1)!r} storage, expected a local path; copy the files first"
-    raise InputError(msg, url=text)
 
 
 def path_texts(url: object) -> list[str]:
@@ -62,8 +51,8 @@ def path_texts(url: object) -> list[str]:
         raise InputError(msg, found=url) from error
 
 
-def expand(url: str | Path | Iterable[str | Path]) -> list[Path]:
-    """List the files and folders that an argument means.
+def expand(url: str | Place | Iterable[str | Place]) -> list[Place]:
+    """List the files and folders that an argument means: on this machine, or at URLs that fsspec knows.
 
     A path that exists is taken literally, even when its name contains ``[``, ``*`` or ``?``; otherwise it is a pattern
     whose matches come in natural order. A list keeps its order. All paths become absolute, so that they hold in another
@@ -72,21 +61,21 @@ def expand(url: str | Path | Iterable[str | Path]) -> list[Path]:
     Raises
     ------
     InputError
-        The list is empty, an address is not local, or a path is neither file nor folder.
+        The list is empty, the kind of an address is not known, or a path is neither file nor folder.
     NotFoundError
         A path does not exist, or a pattern matches nothing.
     """
-    given = [url] if isinstance(url, (str, Path)) else list(url)
+    given = [url] if isinstance(url, (str, Path, RemotePath)) else list(url)
     if not given:
         msg = "no file was given; pass a path, a list of paths or a pattern"
         raise InputError(msg)
-    found: list[Path] = []
+    found: list[Place] = []
     for one in given:
-        path = local_path(one).absolute()
+        path = place(one).absolute()
         if exists(path):
             found.append(path)
             continue
-        matches = [Path(match) for match in glob.glob(str(path))] if _WILD.search(str(path)) else []  # noqa: PTH207 (absolute patterns)
+        matches = _matches(path) if _WILD.search(str(path)) else []
         if not matches:
             msg = f"{str(path)!r} does not exist; check the path and whether its drive is mounted"
             raise NotFoundError(msg, url=str(path))
@@ -96,7 +85,13 @@ def expand(url: str | Path | Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def _refuse_special(path: Path) -> None:
+def _matches(pattern: Place) -> list[Place]:
+    if isinstance(pattern, RemotePath):
+        return list(pattern.glob())
+    return [Path(match) for match in glob.glob(str(pattern))]  # noqa: PTH207 (absolute patterns)
+
+
+def _refuse_special(path: Place) -> None:
     """Refuse pipes, sockets and devices, on which a read may wait for ever."""
     try:
         mode = path.stat().st_mode
@@ -107,7 +102,7 @@ def _refuse_special(path: Path) -> None:
         raise InputError(msg, url=str(path))
 
 
-def exists(path: Path) -> bool:
+def exists(path: Place) -> bool:
     """Whether `path` exists, a folder that may not be searched being an error and not an absence.
 
     Raises
@@ -119,13 +114,17 @@ def exists(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except StemStoreError:
+        raise
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     return True
 
 
-def unreadable(path: str | Path, error: Exception) -> StorageError | NotFoundError:
-    """Make the error for a file or folder that the operating system refuses to open."""
+def unreadable(path: str | Place, error: Exception) -> StorageError | NotFoundError:
+    """Make the error for a file or folder that the operating system refuses to open; our own errors stay."""
+    if isinstance(error, (StorageError, NotFoundError)):
+        return error
     if isinstance(error, FileNotFoundError):
         return NotFoundError(
             f"{str(path)!r} does not exist; check the path and whether its drive is mounted", url=str(path)
@@ -135,7 +134,7 @@ def unreadable(path: str | Path, error: Exception) -> StorageError | NotFoundErr
     return StorageError(msg, url=str(path))
 
 
-def list_folder(folder: Path) -> list[Path]:
+def list_folder(folder: Place) -> list[Place]:
     """List the files and folders inside `folder` in natural order.
 
     Raises
@@ -149,7 +148,7 @@ def list_folder(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from error
 
 
-def file_size(path: Path) -> int:
+def file_size(path: Place) -> int:
     """Size of a file in bytes.
 
     Raises
@@ -163,8 +162,8 @@ def file_size(path: Path) -> int:
         raise unreadable(path, error) from error
 
 
-def describe(paths: Sequence[Path]) -> list[SourceFile]:
-    """Describe files for the metadata: path, size in bytes, modification time (UTC, ISO 8601)."""
+def describe(paths: Sequence[Place]) -> list[SourceFile]:
+    """Describe files for the metadata: path, size in bytes, modification time (UTC, ISO 8601) where it is known."""
     from stemstore_schemas import SourceFile
 
     described = []
@@ -173,13 +172,16 @@ def describe(paths: Sequence[Path]) -> list[SourceFile]:
             status = path.stat()
         except OSError as error:
             raise unreadable(path, error) from error
-        time = datetime.fromtimestamp(status.st_mtime, tz=UTC).isoformat()
-        described.append(SourceFile(path=str(path), size=status.st_size, mtime=time))
+        known = status.st_mtime or isinstance(path, Path)
+        changed = datetime.fromtimestamp(status.st_mtime, tz=UTC).isoformat() if known else None
+        described.append(SourceFile(path=str(path), size=status.st_size, mtime=changed))
     return described
 
 
 def check_unchanged(files: Sequence[SourceFile]) -> None:
     """Make sure that files still are what they were when they were described; one look at each.
+
+    Files on other machines are looked at once a minute at most.
 
     Raises
     ------
@@ -188,7 +190,8 @@ def check_unchanged(files: Sequence[SourceFile]) -> None:
     NotFoundError, StorageError
         A file is gone or cannot be looked at.
     """
-    for known, now in zip(files, describe([Path(file.path) for file in files]), strict=True):
+    due = [file for file in files if _is_due(file)]
+    for known, now in zip(due, describe([place(file.path) for file in due]), strict=True):
         if (known.size, known.mtime) != (now.size, now.mtime):
             msg = (
                 f"{known.path!r} was changed after it was opened ({known.size} bytes then, {now.size} now, changed at "
@@ -197,10 +200,21 @@ def check_unchanged(files: Sequence[SourceFile]) -> None:
             raise StaleStoreError(msg, url=known.path, expected=known.size, found=now.size)
 
 
+def _is_due(file: SourceFile) -> bool:
+    """Whether a file is to be looked at again; a look at another machine is remembered for a while."""
+    if isinstance(place(file.path), Path):
+        return True
+    known, now = (file.path, file.size, file.mtime), time.monotonic()
+    if _looked_at.get(known, -math.inf) > now - LOOK_AGAIN:
+        return False
+    _looked_at[known] = now
+    return True
+
+
 def identity(reader: str, files: Sequence[SourceFile], options: object = None) -> str:
     """Make the text that changes when files or reading options change."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((reader, options)).encode())
     for file in files:
-        digest.update(repr((str(Path(file.path).absolute()), file.size, file.mtime)).encode())
+        digest.update(repr((str.__str__(str(place(file.path).absolute())), file.size, file.mtime)).encode())
     return f"{reader}-{digest.hexdigest()}"

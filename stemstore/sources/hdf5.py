@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import io
-from contextlib import contextmanager, suppress
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,12 @@ from stemstore.sources.hdf5_content import (
     value_of,
     walk,
 )
+from stemstore.sources.remote import RemotePath, local_only, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from stemstore.sources.remote import Place
 
 __all__ = [
     "DAMAGE",
@@ -69,6 +73,9 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 USER_BLOCKS = (0, 512, 1024, 2048)
 """Bytes at which the signature may lie inside the head of a file that readers are shown."""
 
+_state = threading.local()
+"""Files opened on the way along links, by the thread that follows them."""
+
 MAX_QUESTION = 2**16
 """Bytes behind the head of a file that one question may read."""
 
@@ -79,8 +86,10 @@ def is_hdf5(first_bytes: bytes) -> bool:
 
 
 @contextmanager
-def open_hdf5(path: str | Path) -> Iterator[Any]:
+def open_hdf5(path: str | Place) -> Iterator[Any]:
     """Open an HDF5 file for reading, without a lock, for the duration of a block.
+
+    A file on another machine is read by ranges, through the cache of `stemstore.sources.ranged`.
 
     Raises
     ------
@@ -93,8 +102,9 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
     """
     import h5py
 
+    found = place(path)
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with found.open("rb", buffering=0) as file:
             head = file.read(USER_BLOCKS[-1] + len(MAGIC))
     except OSError as error:
         raise unreadable(path, error) from error
@@ -102,7 +112,11 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
         msg = f"file {str(path)!r} starts with {head[: len(MAGIC)]!r}, expected {MAGIC!r}; it is no HDF5 file"
         raise UnknownFormatError(msg, url=str(path), found=head[: len(MAGIC)], expected=MAGIC)
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        if isinstance(found, RemotePath):
+            with ExitStack() as linked, found.open() as raw, h5py.File(raw, "r") as file, _opened(linked):
+                yield file
+            return
+        with h5py.File(found, "r", locking=False) as file:
             yield file
     except StemStoreError:
         raise
@@ -110,7 +124,18 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
         raise damaged(path, error) from error
 
 
-def damaged(path: str | Path, error: Exception) -> StemStoreError:
+@contextmanager
+def _opened(linked: ExitStack) -> Iterator[None]:
+    """Say where files go that are opened on the way along links, so that they close with the one that links to them."""
+    before = getattr(_state, "linked", None)
+    _state.linked = linked
+    try:
+        yield
+    finally:
+        _state.linked = before
+
+
+def damaged(path: str | Place, error: Exception) -> StemStoreError:
     """Make the error for a file over which h5py stumbled."""
     reason = str(error)
     if "truncated" in reason:
@@ -147,7 +172,7 @@ class _Head(io.RawIOBase):
     """A file whose first bytes are known, and of which little else is read."""
 
     def __init__(self, path: str, head: bytes) -> None:
-        self.file = Path(path).open("rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self.file = place(path).open("rb", buffering=0)
         self.head = head
         self.place = 0
         self.left = MAX_QUESTION
@@ -197,10 +222,35 @@ def find(file: Any, name: str) -> Any:
     CorruptDataError
         There is no such object, a link leads nowhere, or it is damaged.
     """
+    origin = place(file.file.filename)
     try:
-        return file[name]
+        return file[name] if isinstance(origin, Path) else _follow(origin, file, name)
     except DAMAGE as error:
         raise _lost(file, name, error) from error
+
+
+def _follow(origin: RemotePath, file: Any, name: str) -> Any:
+    """Get an object of a remote file; links into other files would lead HDF5 back into the same one."""
+    import h5py
+
+    way = PurePosixPath("/")
+    steps = PurePosixPath(file.name, name).parts[1:]
+    for depth, step in enumerate(steps):
+        way /= step
+        link = file.file.get(str(way), getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            target = beside(origin, link.filename)
+            if not exists(target):
+                raise _no_target(str(way), str(origin), link.filename, target)
+            other = _state.linked.enter_context(open_hdf5(target))
+            return find(other, str(PurePosixPath(link.path, *steps[depth + 1 :])))
+    return file[name]
+
+
+def _no_target(way: str, origin: str, name: str, target: Place) -> NotFoundError:
+    what = f"{way} in {origin!r} links to the file {name!r}, which is missing"
+    msg = f"{what} (looked for as {str(target)!r}); copy it there"
+    return NotFoundError(msg, url=str(target), key=way)
 
 
 def _lost(file: Any, name: str, error: Exception) -> StemStoreError:
@@ -217,11 +267,7 @@ def _lost(file: Any, name: str, error: Exception) -> StemStoreError:
         if isinstance(link, h5py.ExternalLink):
             target = beside(origin, link.filename)
             if not exists(target):
-                msg = (
-                    f"{way} in {origin!r} links to the file {link.filename!r}, which is missing (looked for as "
-                    f"{str(target)!r}); copy it there"
-                )
-                return NotFoundError(msg, url=str(target), key=str(way))
+                return _no_target(str(way), origin, link.filename, target)
             try:
                 with open_hdf5(target):
                     pass
@@ -235,10 +281,12 @@ def _lost(file: Any, name: str, error: Exception) -> StemStoreError:
     return CorruptDataError(msg, url=origin, key=name)
 
 
-def beside(origin: str | Path, name: str) -> Path:
+def beside(origin: str | Place, name: str) -> Place:
     """Where a file named by a link lies: beside the file that names it, unless it is there as it is named."""
-    near = Path(origin).parent / name
-    stray = Path(origin).parent / Path(name.replace("\\", "/")).name
+    folder, last = place(origin).parent, Path(name.replace("\\", "/")).name
+    if isinstance(folder, RemotePath):
+        return folder / (last if Path(name).is_absolute() else name)
+    near, stray = folder / name, folder / last
     return next((path for path in (near, Path(name)) if path.exists()), stray if Path(name).is_absolute() else near)
 
 
@@ -271,18 +319,22 @@ def require_filters(dataset: Any) -> None:
             raise OptionalDependencyError(msg, key=dataset.name, found=code)
 
 
-def linked_files(dataset: Any) -> list[Path]:
+def linked_files(dataset: Any) -> list[Place]:
     """List the files that hold the pixels of a dataset: its own, and those that a virtual dataset is made of.
 
     Raises
     ------
+    InputError
+        It lies on another machine, from where HDF5 cannot get the pixels of other files.
     NotFoundError
         One of them is missing; HDF5 would fill its pixels silently.
     """
-    origin = Path(dataset.file.filename)
+    origin = place(dataset.file.filename)
     names = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
     names += [text(name) for name, _, _ in dataset.external or ()]
     found = [origin]
+    if any(name != "." for name in names):
+        local_only(origin, f"{dataset.name}, a dataset made of other files,")
     for name in dict.fromkeys(names):
         path = origin if name == "." else beside(origin, name.replace("%b", "0"))
         if not exists(path):

@@ -11,7 +11,6 @@ import threading
 from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from stemstore.errors import CorruptDataError
 from stemstore.sources.files import unreadable
 from stemstore.sources.hdf5 import dtype_of, find, open_hdf5
+from stemstore.sources.remote import place
 
 if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array
@@ -177,10 +177,10 @@ def places_of(path: str, name: str, chunking: Chunking, wanted: Int64Array) -> P
         The file cannot be read.
     """
     try:
-        state = Path(path).stat()
+        state = place(path).stat()
     except OSError as error:
         raise unreadable(path, error) from error
-    key = (path, name, state.st_size, state.st_mtime_ns)
+    key = (path, name, state.st_size, state.st_mtime)
     with _MEMORY.lock:
         table = _MEMORY.find(key, len(wanted))
         if table is None:

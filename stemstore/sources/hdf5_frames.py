@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from stemstore.sources.hdf5_chunks import Chunking
 from stemstore.sources.hdf5_packed import PackedDataset
 from stemstore.sources.mapped import view_block
 from stemstore.sources.records import MAX_ITEM_BYTES, as_bytes, frame_buffer, read_blocks
+from stemstore.sources.remote import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +119,7 @@ class Part:
         if chunking is None or not chunking.decoded_here:
             require_filters(dataset)
         files = tuple(map(str, linked_files(dataset)))
-        path, shape = dataset.file.filename, tuple(dataset.shape)
+        path, shape = str(place(dataset.file.filename)), tuple(dataset.shape)
         block = _block(dataset, dtype, (*scan, *frame), taken)
         chunk = math.prod(dataset.chunks or (0,)) * dtype.itemsize
         picks = tuple(taken.items())
@@ -189,8 +189,8 @@ class Part:
         stored, done = sorted(order), 0
         for box in boxes(self.scan_shape, start, start + len(out)):
             selection = [slice(0, extent) for extent in self.shape]
-            for axis, place in zip(self.scan_axes, box, strict=True):
-                selection[axis] = place
+            for axis, part in zip(self.scan_axes, box, strict=True):
+                selection[axis] = part
             for axis, index in self.picked:
                 selection[axis] = slice(index, index + 1)
             extent = tuple(place.stop - place.start for place in box)
@@ -243,7 +243,7 @@ def _block(
     if not whole or any(strides[a] != strides[b] * lengths[b] for a, b in itertools.pairwise(scan)):
         return None
     end = offset + math.prod(dataset.shape) * dtype.itemsize
-    if file_size(Path(dataset.file.filename)) < end:
+    if file_size(place(dataset.file.filename)) < end:
         msg = f"file {dataset.file.filename!r} ends before {dataset.name} does, at byte {end}; copy it again"
         raise TruncatedFileError(msg, url=dataset.file.filename, expected=end)
     return offset + sum(index * strides[axis] for axis, index in picked.items()), strides[scan[-1]]

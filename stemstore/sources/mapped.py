@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore.sources.location import location_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -53,6 +55,8 @@ def view_block(path: str | Path, offset: int, shape: tuple[int, ...], dtype: np.
     """
     length = math.prod(shape) * dtype.itemsize
     if _NOWAIT is None or not length or not dtype.isnative or offset % dtype.itemsize:
+        return None
+    if location_of(str(path)) is not None:  # on another machine
         return None
     start = offset - offset % mmap.ALLOCATIONGRANULARITY
     try:

@@ -19,6 +19,8 @@ from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.files import unreadable
 from stemstore.sources.geometry import check_range, factor_pairs
 from stemstore.sources.mapped import view_block
+from stemstore.sources.ranged import RangedFile, read_ranges
+from stemstore.sources.remote import RemotePath, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array
     from stemstore.sources.contract import DetectorImage
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.remote import Place
     from stemstore_schemas import SourceFile, SourceMetadata, ValueSource
 
 MAX_GAP = 4096
@@ -65,24 +68,30 @@ def as_bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def open_unbuffered(path: str | Path) -> io.FileIO:
-    """Open a file for reads of one's own size.
+def open_unbuffered(path: str | Place) -> io.FileIO | RangedFile:
+    """Open a file for reads of one's own size; one on another machine is not held open there.
 
     Raises
     ------
     StorageError, NotFoundError
-        The operating system refuses.
+        The operating system, or the other machine, refuses.
     """
+    found = place(path)
+    return found.open() if isinstance(found, RemotePath) else _open_here(found)
+
+
+def _open_here(path: str | Path) -> io.FileIO:
     try:
         return io.FileIO(path, "rb")
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def read_blocks(path: str | Path, offsets: Int64Array, length: int, target: memoryview, places: Int64Array) -> None:
+def read_blocks(path: str | Place, offsets: Int64Array, length: int, target: memoryview, places: Int64Array) -> None:
     """Read equally long blocks of a file into places of a buffer.
 
-    Blocks are read in file order; runs of blocks that lie close together take one system call.
+    Blocks are read in file order; runs of blocks that lie close together take one system call. Of a file on another
+    machine they take few requests, several at once (see `stemstore.sources.ranged`).
 
     Parameters
     ----------
@@ -106,8 +115,12 @@ def read_blocks(path: str | Path, offsets: Int64Array, length: int, target: memo
     """
     if not len(offsets):
         return
-    with open_unbuffered(path) as file:
-        for start, stop, vectors in _runs(sorted(zip(offsets.tolist(), places.tolist(), strict=True)), length, target):
+    found, blocks = place(path), sorted(zip(offsets.tolist(), places.tolist(), strict=True))
+    if isinstance(found, RemotePath):
+        read_ranges(found.location, blocks, length, target)
+        return
+    with _open_here(found) as file:
+        for start, stop, vectors in _runs(blocks, length, target):
             _fill(file, vectors, start, stop)
 
 

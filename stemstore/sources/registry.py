@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import InputError, ReaderError, StemStoreError
 from stemstore.sources import sniff
 from stemstore.sources.files import expand, unreadable
+from stemstore.sources.location import location_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,7 +161,7 @@ def open_source(url: str | Path | list[str], reader: str | None = None, **option
     Parameters
     ----------
     url
-        A file, a folder, a pattern, or a list of these, as the reader takes them.
+        A file, a folder, a pattern, or a list of these, as the reader takes them; paths, or URLs that fsspec knows.
     reader
         Name of the reader; found by looking at the data otherwise.
     **options
@@ -180,20 +181,26 @@ def open_source(url: str | Path | list[str], reader: str | None = None, **option
     NotFoundError, StorageError, CorruptDataError, FormatVersionError
         As the reader reports.
     """
-    cls = find_reader(url, reader)
+    given = [_address(one) for one in url] if isinstance(url, list) else _address(url)
+    cls = find_reader(given, reader)
     _check_options(cls, options)
     try:
-        return cls(**options)([str(one) for one in url] if isinstance(url, list) else str(url))
+        return cls(**options)(given)
     except StemStoreError:
         raise
     except OSError as error:
-        raise unreadable(str(error.filename or url), error) from error
+        raise unreadable(str(error.filename or given), error) from error
     except Exception as error:
         msg = (
-            f"reader {cls.name!r} failed on {str(url)!r}: {type(error).__name__}: {error}; "
+            f"reader {cls.name!r} failed on {given!r}: {type(error).__name__}: {error}; "
             "report this to the author of the reader"
         )
-        raise ReaderError(msg, reader=cls.name, url=str(url)) from error
+        raise ReaderError(msg, reader=cls.name, url=str(given)) from error
+
+
+def _address(url: str | Path) -> str:
+    """Give a path or a URL as text; a URL without its secrets, which stay with it."""
+    return (location_of(url) or url) if isinstance(url, str) else str(url)
 
 
 def _check_options(cls: type[Reader], options: dict[str, Any]) -> None:

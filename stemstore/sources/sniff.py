@@ -11,9 +11,9 @@ from stemstore.sources.files import exists, list_folder, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from stemstore.sources.contract import Reader
+    from stemstore.sources.remote import Place
 
 FIRST_BYTES = 4096
 """Bytes shown to the readers: one page, enough for every magic number and for the head of an HDF5 file."""
@@ -46,7 +46,7 @@ class Claim:
     error: str | None = None
 
 
-def first_bytes(path: Path) -> bytes:
+def first_bytes(path: Place) -> bytes:
     """Read the first 4096 bytes of a file; nothing of a folder.
 
     Raises
@@ -68,7 +68,7 @@ def first_bytes(path: Path) -> bytes:
         raise unreadable(path, error) from error
 
 
-def ask(readers: Mapping[str, type[Reader]], path: Path) -> list[Claim]:
+def ask(readers: Mapping[str, type[Reader]], path: Place) -> list[Claim]:
     """Ask every reader about a file or folder.
 
     Returns
@@ -89,7 +89,7 @@ def ask(readers: Mapping[str, type[Reader]], path: Path) -> list[Claim]:
     return sorted(claims, key=lambda claim: (-claim.confidence, claim.reader))
 
 
-def choose(claims: list[Claim], path: Path) -> str:
+def choose(claims: list[Claim], path: Place) -> str:
     """Name the reader with the best claim.
 
     Raises
@@ -118,7 +118,7 @@ def choose(claims: list[Claim], path: Path) -> str:
     return best[0]
 
 
-def _appearance(path: Path) -> str:
+def _appearance(path: Place) -> str:
     if path.is_dir():
         names = [entry.name for entry in list_folder(path)]
         shown = ", ".join(repr(name) for name in names[:SHOWN_ENTRIES])

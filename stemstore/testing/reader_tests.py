@@ -17,18 +17,20 @@ from __future__ import annotations
 
 import math
 import pickle
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
 
-from stemstore.errors import TruncatedFileError
+from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.contract import MISSING, VALID, EventSource, FrameSource, ViewableSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from stemstore._types import Array
     from stemstore.sources.contract import Reader, Source
@@ -54,10 +56,13 @@ class ReaderTests:
     truncation
         What a file that lost its last byte does: ``"floor"`` opens with a warning in the metadata and without the
         incomplete frame, ``"error"`` raises `TruncatedFileError`.
+    remote
+        Whether files on other machines are read; those that cannot be are refused with the advice to copy them.
     """
 
     reader_cls: type[Reader]
     truncation: Literal["floor", "error"] = "floor"
+    remote: bool = True
 
     def make_file(self, tmp_path: Path) -> tuple[str, Array, dict[str, Any]]:
         """Write a small scan in the reader's format.
@@ -251,6 +256,25 @@ class ReaderTests:
         url, _, options = self.make_file(tmp_path)
         assert self.reader_cls(**options)(url).identity == self.reader_cls(**options)(url).identity
 
+    def test_reads_the_same_elsewhere(self, tmp_path: Path) -> None:
+        """Files at a URL are the same scan: pixels, shape and what is known of them."""
+        url, _, options = self.make_file(tmp_path)
+        here = self.reader_cls(**options)(url)
+        with copied(tmp_path) as address:
+            there = f"{address}/{Path(url).relative_to(tmp_path).as_posix()}"
+            if not self.remote:
+                with pytest.raises(InputError, match="copy the file"):
+                    self.reader_cls(**options)(there)
+                return
+            source = pickle.loads(pickle.dumps(self.reader_cls(**options)(there)))
+            n_frames = math.prod(here.scan_shape)
+            assert (source.scan_shape, source.frame_shape) == (here.scan_shape, here.frame_shape)
+            np.testing.assert_array_equal(read(source, 0, n_frames), read(here, 0, n_frames))
+            middle = n_frames // 2
+            np.testing.assert_array_equal(read(source, middle, middle + 1), read(here, middle, middle + 1))
+            assert source.metadata.acquisition == here.metadata.acquisition
+            assert source.metadata.files[0].path.startswith(address)
+
     def test_leaves_no_file_open(self, tmp_path: Path) -> None:
         """Neither opening nor reading leaves a file handle behind."""
         url, truth, options = self.make_file(tmp_path)
@@ -286,6 +310,23 @@ def read(source: Source, start: int, stop: int) -> Array:
     frame = np.repeat(np.arange(events.n_frames), np.diff(events.indptr))
     counts = np.bincount(frame * n_pixels + events.indices, minlength=events.n_frames * n_pixels)
     return counts.reshape(events.n_frames, *source.frame_shape)
+
+
+@contextmanager
+def copied(folder: Path) -> Iterator[str]:
+    """Copy a folder into the memory of fsspec; gives its URL."""
+    import fsspec
+
+    address = f"memory://{uuid.uuid4().hex}"
+    memory = fsspec.filesystem("memory")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            memory.pipe_file(f"{address}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    try:
+        yield address
+    finally:
+        if memory.exists(address):
+            memory.rm(address, recursive=True)
 
 
 def _bytes_read(work: Callable[[], object]) -> int:

@@ -41,6 +41,7 @@ def stream(frames, sizes, numbers=None):
 class TestConformanceVersion1(ReaderTests):
     """The shared tests on three blocks, their images out of order, in two files."""
 
+    remote = False
     reader_cls = NcemSectors
 
     def make_file(self, tmp_path):

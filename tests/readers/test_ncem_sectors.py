@@ -33,6 +33,7 @@ RECORD = 165904
 class TestConformance(ReaderTests):
     """The shared tests on version 5, shuffled, two files a module, two exposures a position."""
 
+    remote = False
     reader_cls = NcemSectors
     scan = SectorScan(shape=(2, 2), exposures=2, files_per_module=2, shuffle=True)
 

@@ -52,6 +52,7 @@ class TestArchive(ReaderTests):
 class TestSeriesInFortranOrder(ReaderTests):
     """The shared tests on a series of scans in Fortran order, the JSON in front."""
 
+    remote = False
     reader_cls = Nion
     truncation = "error"
 

@@ -45,6 +45,8 @@ class TestConformance(ReaderTests):
 class TestConformanceFortran(TestConformance):
     """The shared tests on big-endian floats in Fortran order, which LiberTEM does not read."""
 
+    remote = False
+
     truncation = "error"
     make_big_file = ReaderTests.make_big_file
 

@@ -50,6 +50,7 @@ class TestZip(ReaderTests):
 class TestFolder(ReaderTests):
     """The shared tests on a folder with big-endian chunks that are not compressed."""
 
+    remote = False
     reader_cls = Zspy
     truncation = "error"
 

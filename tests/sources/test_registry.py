@@ -6,6 +6,7 @@ import os
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -233,10 +234,12 @@ def test_unreadable_file(good_file, monkeypatch):
 
 
 def test_remote_address(install):
-    """Raw data on remote storage are refused with the remedy."""
+    """Raw data at a URL are found by their content, and missed by their address."""
     install(Good)
-    with pytest.raises(InputError, match="lie on 's3' storage, expected a local path; copy the files first"):
-        registry.find_reader("s3://bucket/scan")
+    fsspec.filesystem("memory").pipe_file("memory://registry/a.good", b"GOOD")
+    assert registry.find_reader("memory://registry/a.good") is Good
+    with pytest.raises(NotFoundError, match=r"memory://registry/b\.good' does not exist"):
+        registry.find_reader("memory://registry/b.good")
 
 
 def test_unknown_reader_name(good_file):
