@@ -55,9 +55,9 @@ def strain_map(
         From `fit_lattice`.
     reference
         The unstrained lattice. None or ``"median"``: the median of each component over all positions with a fit. A
-        boolean map of the scan: the median over that region, which is better. A map of whole numbers: each region is
-        compared with its own median, and those with negative numbers are left out. A basis, or a pair (g1, g2) in the
-        unit of the lattice.
+        boolean map of the scan, such as ``lattice.y > 40``: the median over that region, which is better. A map of
+        whole numbers: each region is compared with its own median, and those with negative numbers are left out. A
+        basis, or a pair (g1, g2) in the unit of the lattice.
     definition
         ``"finite"``: F = R U exactly; strain U - 1 (Biot), rotation R. ``"infinitesimal"``: the linear formula, whose
         error grows with the square of strain and rotation. ``"green"``: (F'F - 1) / 2 (Green and Lagrange).
@@ -95,8 +95,7 @@ def strain_map(
     --------
     >>> import stemstore
     >>> lattice = stemstore.fit_lattice(disks, stemstore.find_basis(disks))  # doctest: +SKIP
-    >>> substrate = lattice.fitted & (lattice.y > 40)  # doctest: +SKIP
-    >>> strain = stemstore.strain_map(lattice, reference=substrate)  # doctest: +SKIP
+    >>> strain = stemstore.strain_map(lattice, reference=lattice.y > 40)  # doctest: +SKIP
     >>> strain.stem.plot()  # doctest: +SKIP
     """
     import xarray as xr
@@ -171,8 +170,8 @@ def _reference(lattice: xr.Dataset, given: Any, vectors: FloatArray, fitted: Boo
 def _map(lattice: xr.Dataset, given: Any) -> Array:
     """Check a region given as a map of the scan."""
     target = lattice["fitted"]
-    if getattr(given, "dims", None) is not None and set(given.dims) == set(target.dims):
-        given = given.transpose(*target.dims)
+    if getattr(given, "dims", ()) and set(given.dims) <= set(target.dims):
+        given = given.broadcast_like(target).transpose(*target.dims)
     values = np.asarray(getattr(given, "values", given))
     if values.shape != target.shape or values.dtype.kind not in "bui":
         msg = (

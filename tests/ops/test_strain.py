@@ -198,6 +198,7 @@ def test_references():
         ("median", middle),
         (sizes == 1.02, 1.02),
         (xr.DataArray(sizes.T == 1.0, dims=("x", "y")), 1.0),
+        (xr.DataArray(sizes[0] == 1.0, dims="x"), 1.0),
         (PAIR, 1.0),
         (LatticeBasis(*PAIR, "1/angstrom"), 1.0),
     ):
