@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from stemstore.kernels.contract import Events
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from collections.abc import Mapping
+
+    import numpy as np
 
     from stemstore._types import Array
     from stemstore_schemas import SourceMetadata
