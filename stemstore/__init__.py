@@ -16,6 +16,9 @@ _FACE = {
     "calibrate": ("stemstore.scan.calibrate", "calibrate"),
     "save_calibration": ("stemstore.scan.saved", "save_calibration"),
     "convert": ("stemstore.conversion.run", "convert"),
+    "plan_conversion": ("stemstore.conversion.parts", "plan_conversion"),
+    "convert_partition": ("stemstore.conversion.parts", "convert_partition"),
+    "finalise_conversion": ("stemstore.conversion.parts", "finalise_conversion"),
     "export": ("stemstore.exchange.run", "export"),
     "validate": ("stemstore.maintenance.validate", "validate"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
@@ -82,6 +85,7 @@ __all__ = [
     "com_colours",
     "compute",
     "convert",
+    "convert_partition",
     "correct",
     "crystallinity",
     "curl",
@@ -94,6 +98,7 @@ __all__ = [
     "event_columns",
     "explain",
     "export",
+    "finalise_conversion",
     "find_beam",
     "find_disks",
     "find_hot_pixels",
@@ -108,6 +113,7 @@ __all__ = [
     "measure_origin",
     "open",
     "open_result",
+    "plan_conversion",
     "point",
     "polar_profile",
     "power_spectrum",
@@ -136,6 +142,9 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from stemstore.conversion.inspect import inspect
+    from stemstore.conversion.parts import convert_partition as convert_partition
+    from stemstore.conversion.parts import finalise_conversion as finalise_conversion
+    from stemstore.conversion.parts import plan_conversion as plan_conversion
     from stemstore.conversion.run import convert
     from stemstore.exchange.run import export
     from stemstore.maintenance.validate import validate as validate

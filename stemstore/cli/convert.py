@@ -146,8 +146,8 @@ def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, A
     StemStoreError
         As for `stemstore.convert`.
     """
+    from stemstore.conversion.job import prepare
     from stemstore.conversion.plan import CountedPlan
-    from stemstore.conversion.run import prepare
     from stemstore.conversion.settings import CountOptions
     from stemstore.store.layout import dump_layout
 

@@ -78,16 +78,11 @@ def inspect(
     >>> print(stemstore.inspect("scan_42/"))  # doctest: +SKIP
     """
     from stemstore.sources.registry import explain, open_source
-    from stemstore.store.open import is_store, open_store
-    from stemstore.store.urls import is_local
 
     calibration, reader_options = Calibration.split(options)
-    paths = path_texts(url)
-    if reader is None and len(paths) == 1 and (not is_local(paths[0]) or is_store(paths[0])):
-        if reader_options:
-            msg = f"{paths[0]!r} is a store and takes no options {sorted(reader_options)}; leave them out"
-            raise InputError(msg, url=paths[0], found=sorted(reader_options))
-        stored = open_store(paths[0], allow_incomplete=True)
+    paths = addresses(url)
+    stored = None if reader is not None else store_at(paths, reader_options, allow_incomplete=True)
+    if stored is not None:
         seen = _probe_store(stored, paths[0], plot) if sample or plot is not None else Probe()
         return _of_store(paths[0], stored, calibration, seen)
     place = paths[0] if len(paths) == 1 else paths

@@ -95,6 +95,11 @@ class CountedPlan(Plan):
         return self.events if isinstance(self.events, Counter) else None
 
     @property
+    def watch(self) -> Watch | None:
+        """What keeps an eye on the frames that are counted; None where there are none, or nobody."""
+        return None if self.counter is None else self.counter.watch
+
+    @property
     def batch(self) -> int:
         """Frames per call of ``read_events``."""
         return EVENT_BATCH if self.counter is None else self.counter.batch
@@ -182,7 +187,8 @@ def _counted(
             per_worker += CORRECTED_BYTES
             shared += BYTES_PER_REFERENCE_PIXEL * math.prod(source.frame_shape)
         speak = events.done.notes() + doubts(events.thresholds, per_frame)
-        events = replace(events, watch=Watch.over(events.source))  # from here on, not for the sample
+        borders = (start for start, _ in layout.partitions)
+        events = replace(events, watch=Watch.over(events.source, borders))  # from here on, not for the sample
     workers = fitting_workers(workers, per_worker, budget, shared=shared)
     return CountedPlan(
         source=source,

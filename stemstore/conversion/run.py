@@ -2,87 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import os
 import time
 import warnings
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from stemstore.config import format_size, memory_budget, n_workers, parse_size
-from stemstore.conversion.document import Oddities, describe, with_findings
-from stemstore.conversion.images import applied, handed_on
-from stemstore.conversion.measures import check_columns
-from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
-from stemstore.conversion.settings import CountOptions
-from stemstore.conversion.stored import Carried, earlier_counting
-from stemstore.conversion.write import write_events, write_frames
-from stemstore.errors import DestinationExistsError, InputError, ScanWarning
+from stemstore.config import format_size
+from stemstore.conversion.job import decide
+from stemstore.conversion.report import ConversionReport, report_of
+from stemstore.conversion.request import Request
+from stemstore.conversion.steps import begin_writing, resume_writing, write_all
+from stemstore.errors import ScanWarning
 from stemstore.progress import NoProgress, Progress
-from stemstore.scan.calibration import Calibration
-from stemstore.scan.corrected import Asked, CorrectedFrames
-from stemstore.scan.stored import as_frames, check_apart, open_source_or_store
-from stemstore.sources.contract import EventSource
-from stemstore.sources.references import references_of
+from stemstore.scan.stored import check_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stemstore.conversion.count import Rule
     from stemstore.conversion.measures import EventColumn
+    from stemstore.conversion.plan import Profile
     from stemstore.conversion.regions import Division
     from stemstore.kernels.counting_corrections import RowDark
-    from stemstore.sources.contract import FrameSource
-    from stemstore_schemas import ScanDocument
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionReport:
-    """What a conversion did.
-
-    Attributes
-    ----------
-    url
-        The finished store.
-    profile
-        ``"dense"`` or ``"counted"``.
-    shape
-        Scan axes, ky, kx, flyback included.
-    raw_bytes, stored_bytes
-        Pixels of the source (uncompressed) and size of the store's shards.
-    frames
-        Numbers of valid, partial and missing frames.
-    n_events
-        Electrons; None for a dense store.
-    thresholds
-        What the electrons were counted with; None when nothing was counted.
-    workers, memory
-        Threads used, and their projected working memory in bytes.
-    seconds
-        Wall time.
-    warnings
-        What was odd about the source.
-    """
-
-    url: str
-    profile: str
-    shape: tuple[int, ...]
-    raw_bytes: int
-    stored_bytes: int
-    frames: dict[str, int]
-    n_events: int | None
-    thresholds: dict[str, Any] | None
-    workers: int
-    memory: int
-    seconds: float
-    warnings: list[str] = field(default_factory=list)
 
 
 def convert(  # noqa: PLR0913  # the public door: every option by its name
@@ -106,6 +51,7 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     event_columns: EventColumn | Sequence[EventColumn] = (),
     profile: Profile = "fast",
     overwrite: bool = False,
+    resume: bool = False,
     workers: int | None = None,
     max_memory: str | int | None = None,
     progress: Progress | None = None,
@@ -159,6 +105,9 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
         Compression: ``"fast"``, ``"balanced"`` (smaller, slower to read), ``"small"`` (slow to write) or ``"raw"``.
     overwrite
         Replace an existing store, once the new one is finished.
+    resume
+        Go on with a conversion to this destination that was interrupted or killed, if there is one. Source and options
+        have to be the same, and partitions that are there and whole are not written again.
     workers, max_memory
         Threads (all processors by default) and their working memory, such as ``"512MiB"`` (768 MiB by default). The
         result does not depend on them.
@@ -187,16 +136,18 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     InputError
         An option cannot be used, or the destination overlaps the store that is read.
     DestinationExistsError
-        The destination exists and `overwrite` is off.
+        The destination exists and `overwrite` is off, or a conversion to it was begun and `resume` is off.
     StorageError
-        The device is full or refuses to write; nothing is left behind.
+        The device is full or refuses to write.
     MemoryBudgetError
         The work does not fit `max_memory`.
 
     Notes
     -----
     Memory: a dense conversion holds two copies of a shard (at most 128 MB) per thread, a counted one two batches of
-    frames (20 MiB) per thread and one block of events. The destination appears under its name only when it is finished.
+    frames (20 MiB) per thread and one block of events. The destination appears under its name only when it is
+    finished. After an interruption, a full device or a lost connection the finished partitions stay, for `resume`;
+    after other errors, and where nothing was finished yet, nothing is left behind.
     """
     started = time.perf_counter()
     if storage_options is not None:
@@ -204,154 +155,19 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
 
         source, destination = reach_urls(source, destination, storage_options=storage_options)
     check_apart(source, destination)
-    counting = CountOptions(
-        rule, background_threshold, xray_threshold, background_sigma, xray_sigma,
-        threshold=threshold, false_events_per_frame=false_events_per_frame,
-        dark=dark, gain=gain, row_dark=row_dark, bad_pixels=bad_pixels, mask=mask,
-        event_columns=check_columns(event_columns),
-    )  # fmt: skip
-    job = prepare(
-        source, reader=reader, count=count, counting=counting, profile=profile,
-        workers=workers, max_memory=max_memory, **options,
-    )  # fmt: skip
-    carried = Carried.of(job.plan, Calibration.split(options)[0])
-    document = write(job, os.fspath(destination), overwrite=overwrite, progress=progress or NoProgress())
-    carried.attach(os.fspath(destination), document.uuid)
-    report = _report(job, document, os.fspath(destination), time.perf_counter() - started)
+    given: dict[str, Any] = {
+        "reader": reader, "count": count, "rule": rule, "background_threshold": background_threshold,
+        "xray_threshold": xray_threshold, "background_sigma": background_sigma, "xray_sigma": xray_sigma,
+        "threshold": threshold, "false_events_per_frame": false_events_per_frame, "dark": dark, "gain": gain,
+        "row_dark": row_dark, "bad_pixels": bad_pixels, "mask": mask, "event_columns": event_columns,
+        "profile": profile, "max_memory": max_memory, **options,
+    }  # fmt: skip
+    job = decide(source, {**given, "workers": workers})
+    target, request = os.fspath(destination), Request.of(source, given)
+    writer = (resume_writing(job, target) if resume else None) or begin_writing(job, target, request, overwrite)
+    document = write_all(job, writer, progress or NoProgress())
+    report = report_of(job, document, target, time.perf_counter() - started)
     for text in job.odd.warned:
         warnings.warn(text, ScanWarning, stacklevel=2)
-    report.warnings.extend(carried.warnings)
     log.info("wrote %s: %s in %.1f s", report.url, format_size(report.stored_bytes), report.seconds)
     return report
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A conversion that is decided but not begun.
-
-    Attributes
-    ----------
-    plan
-        Source, layout, thresholds, threads and memory.
-    document
-        Metadata of the new store.
-    odd
-        What is doubtful about the counting; grows while frames are counted.
-    """
-
-    plan: DensePlan | CountedPlan
-    document: ScanDocument
-    odd: Oddities = field(default_factory=Oddities)
-
-
-def prepare(
-    source: PathLike | Sequence[PathLike],
-    *,
-    reader: str | None = None,
-    count: bool | None = None,
-    counting: CountOptions | None = None,
-    profile: Profile = "fast",
-    workers: int | None = None,
-    max_memory: str | int | None = None,
-    **options: Any,
-) -> Job:
-    """Open the source, sample its frames and decide everything about a conversion; nothing is written.
-
-    Parameters and errors as in `convert`.
-    """
-    counting = counting or CountOptions()
-    calibration, reader_options = Calibration.split(options)
-    opened = open_source_or_store(source, reader, **reader_options)
-    if count is False and isinstance(opened, EventSource):
-        opened = as_frames(opened)
-    counted = isinstance(opened, EventSource) if count is None else count
-    asked = None if counted else Asked.of(counting.pixels, opened.frame_shape, references_of(opened))
-    if asked is not None:
-        opened = cast("FrameSource", CorrectedFrames(cast("FrameSource", opened), asked))
-    plan = make_plan(
-        opened,
-        counted=counted,
-        counting=counting,
-        profile=profile,
-        workers=_positive(workers) if workers is not None else n_workers(),
-        budget=parse_size(max_memory) if max_memory is not None else memory_budget(),
-    )
-    parameters = {
-        "reader": reader,
-        "count": count,
-        "profile": profile,
-        **counting.parameters(),
-        **({} if asked is None else {"corrections": asked.described}),
-        **earlier_counting(opened),
-    }
-    document = describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()})
-    return Job(plan, document, Oddities(list(plan.doubts) if isinstance(plan, CountedPlan) else []))
-
-
-def write(job: Job, destination: str, *, overwrite: bool, progress: Progress) -> ScanDocument:
-    """Write all partitions and finish the store; leave nothing behind where that fails.
-
-    One exception: where something took the destination's name meanwhile, the finished store stays beside it.
-
-    Returns
-    -------
-    document
-        As stored, with the number of events.
-    """
-    from stemstore.store.writer import StoreWriter
-
-    plan, document = job.plan, job.document
-    writer = StoreWriter.init(destination, document, plan.layout, overwrite=overwrite)
-    try:
-        progress.start("writing frames" if isinstance(plan, DensePlan) else "writing events", plan.layout.n_partitions)
-        if isinstance(plan, DensePlan):
-            write_frames(plan, writer, progress)
-        else:
-            document = with_findings(document, plan.counter, write_events(plan, writer, progress), job.odd)
-        arrays = handed_on(plan) | applied(plan)
-        writer.finalise(document, attributes=plan.summary_attributes(), arrays=arrays)
-    except DestinationExistsError:
-        raise  # the store is finished and only lacks its name; the message tells where it is
-    except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to report
-            writer.abort()
-        raise
-    return document
-
-
-def _report(job: Job, document: ScanDocument, url: str, seconds: float) -> ConversionReport:
-    from stemstore.store.commit import read_commit
-    from stemstore.store.urls import open_storage
-
-    plan, source = job.plan, job.plan.source
-    commit = read_commit(open_storage(url))
-    itemsize = np.dtype(getattr(source, "dtype", np.uint16)).itemsize  # events came from 16-bit pixels
-    counter = plan.counter if isinstance(plan, CountedPlan) else None
-    return ConversionReport(
-        url=url,
-        profile=document.profile,
-        shape=document.shape,
-        raw_bytes=math.prod(document.shape) * itemsize,
-        stored_bytes=0 if commit is None else commit.n_bytes,
-        frames=document.frames.model_dump(),
-        n_events=None if document.counting is None else document.counting.n_events,
-        thresholds=None if counter is None else asdict(counter.thresholds),
-        workers=plan.workers,
-        memory=plan.memory,
-        seconds=seconds,
-        warnings=[*source.metadata.warnings, *job.odd.all],
-    )
-
-
-def _positive(workers: int) -> int:
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        msg = f"workers={workers!r}; expected a whole number of at least 1"
-        raise InputError(msg, found=workers)
-    return workers
-
-
-def _plain(value: Any) -> Any:
-    """Options as JSON values for the history."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ import numpy as np
 
 from stemstore.conversion.noise import MIN_PIXELS, Histogram, find_peak, fit_level, fit_noise_peak
 from stemstore.conversion.regions import modules_of
+from stemstore.conversion.seen import Seen, told
 from stemstore.errors import CorruptDataError
 from stemstore.kernels.counting_corrections import row_histogram
 from stemstore.sources.contract import VALID
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stemstore._types import Array, Int64Array
     from stemstore.conversion.regions import Region
     from stemstore.conversion.thresholds import Thresholds
@@ -69,7 +73,7 @@ def false_texts(false: float, events_per_frame: float) -> list[str]:
 
 @dataclass(slots=True)
 class Watch:
-    """What was seen so far.
+    """What was seen so far, by parts of the scan.
 
     Attributes
     ----------
@@ -81,22 +85,22 @@ class Watch:
         Frames of one group: whole scan lines.
     line
         Positions of a scan line.
-    n_pixels
-        Pixels of a frame.
-    counts : shape (n_groups, n_modules, n_bins)
-        Pixels of the rows that were looked at, by value.
-    sums, first
-        Number of odd frames of each kind, and the first of them.
+    n_frames, n_pixels
+        Frames of the scan, and pixels of a frame.
+    borders
+        First frame of every part.
+    parts
+        What was seen of every part, by its number.
     """
 
     modules: list[Region]
     low: int
     group_size: int
     line: int
+    n_frames: int
     n_pixels: int
-    counts: Int64Array
-    sums: dict[str, int] = field(default_factory=dict)
-    first: dict[str, int] = field(default_factory=dict)
+    borders: list[int]
+    parts: dict[int, Seen] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -105,8 +109,8 @@ class Watch:
         return np.array([(*module.rows, *module.columns) for module in self.modules], np.int64)
 
     @classmethod
-    def over(cls, source: FrameSource) -> Watch | None:
-        """Get ready for a scan; None where its pixels are no integers or no frame is complete."""
+    def over(cls, source: FrameSource, borders: Iterable[int] = (0,)) -> Watch | None:
+        """Get ready for a scan in these parts; None where its pixels are no integers or no frame is complete."""
         complete = np.arange(1) if source.validity is None else np.flatnonzero(source.validity == VALID)
         if source.dtype.kind not in "iu" or source.dtype.itemsize > 4 or len(complete) == 0:  # noqa: PLR2004  # bytes; wider ones are no detector values
             return None
@@ -119,12 +123,28 @@ class Watch:
         least = max(-(-PIXELS_PER_GROUP // seen), *(module.rows[1] - module.rows[0] for module in modules))
         n_lines = -(-n_frames // line)
         per_group = max(-(-n_lines // MAX_GROUPS), -(-least // line))
-        counts = np.zeros((-(-n_lines // per_group), len(modules), N_BINS), np.int64)
         low = max(int(np.iinfo(source.dtype).min), middle - N_BINS // 2)
-        return cls(modules, low, per_group * line, line, math.prod(source.frame_shape), counts)
+        return cls(modules, low, per_group * line, line, n_frames, math.prod(source.frame_shape), list(borders))
+
+    def seen(self, part: int) -> Seen:
+        """Give what was seen of a part; nothing at first."""
+        if part not in self.parts:
+            last = (self.borders[part + 1] if part + 1 < len(self.borders) else self.n_frames) - 1
+            self.parts[part] = self._nothing(self.borders[part] // self.group_size, last // self.group_size)
+        return self.parts[part]
+
+    def whole(self) -> Seen:
+        """Give what was seen of the whole scan."""
+        seen = self._nothing(0, (self.n_frames - 1) // self.group_size)
+        for part in self.parts.values():
+            seen.merge(part)
+        return seen
+
+    def _nothing(self, first: int, last: int) -> Seen:
+        return Seen(first, np.zeros((last - first + 1, len(self.modules), N_BINS), np.int64))
 
     def look(self, frames: Array, start: int, state: Array | None, tallies: Array) -> None:
-        """Look at a batch of frames that was counted.
+        """Look at a batch of frames of one part that was counted.
 
         Parameters
         ----------
@@ -144,24 +164,20 @@ class Watch:
         for group in range(start // self.group_size, (stop - 1) // self.group_size + 1):
             first = max(start, group * self.group_size)
             part = slice(first - start, min(stop, (group + 1) * self.group_size) - start)
-            found[group] = np.zeros(self.counts.shape[1:], np.int64)
+            found[group] = np.zeros((len(self.modules), N_BINS), np.int64)
             constant[part] = row_histogram(frames[part], (first, self.low), whole[part], self.bands, found[group])
         for number in np.flatnonzero(constant & whole).tolist():
             constant[number] = frames[number].min() == frames[number].max()
         numbers = np.arange(start, stop)
         with self._lock:
+            seen = self.seen(bisect_right(self.borders, start) - 1)
             for group, counts in found.items():
-                self.counts[group] += counts
-            self._note("dead", numbers[constant & whole])
-            self._note("crowded", numbers[tallies[:, 0] > CROWDED * self.n_pixels])
-            self._note("saturated", numbers[tallies[:, 1] > SATURATED * self.n_pixels])
+                seen.counts[group - seen.first_group] += counts
+            seen.note("dead", numbers[constant & whole])
+            seen.note("crowded", numbers[tallies[:, 0] > CROWDED * self.n_pixels])
+            seen.note("saturated", numbers[tallies[:, 1] > SATURATED * self.n_pixels])
             if tallies.shape[1] > 2:  # noqa: PLR2004  # row dark was asked for
-                self._note("levelless", numbers[(tallies[:, 2] > 0) & whole])
-
-    def _note(self, what: str, numbers: Int64Array) -> None:
-        if len(numbers):
-            self.sums[what] = self.sums.get(what, 0) + len(numbers)
-            self.first[what] = min(self.first.get(what, int(numbers[0])), int(numbers[0]))
+                seen.note("levelless", numbers[(tallies[:, 2] > 0) & whole])
 
     def findings(self) -> list[str]:
         """Tell what was odd, one line each."""
@@ -170,22 +186,20 @@ class Watch:
             "saturated": "frames with more than 0.1 % of their pixels at or above the X-ray threshold",
             "levelless": "frames with half rows without a level, which row_dark left as they were",
         }
-        return [line for what, text in meaning.items() for line in self._told(what, text)]
+        whole = self.whole()
+        return [line for what, text in meaning.items() for line in told(whole, what, text)]
 
     def crowded(self) -> list[str]:
         """Tell of frames in which too many pixels pass for electrons: no line, or one."""
         text = "frames with more than 30 % of their pixels between the thresholds, which may be too low"
-        return self._told("crowded", text)
-
-    def _told(self, what: str, text: str) -> list[str]:
-        return [f"{text}: {self.sums[what]} (first: frame {self.first[what]})"] if what in self.sums else []
+        return told(self.whole(), "crowded", text)
 
     def false_events(self, background: float) -> float | None:
         """Expect so many false events per frame from the noise that was seen; None where too little was seen."""
-        total = 0.0
+        total, counts = 0.0, self.whole().counts
         for number, module in enumerate(self.modules):
             try:
-                peak = find_peak(Histogram(self.low, 1.0, self.counts[:, number].sum(axis=0)), integers=True)
+                peak = find_peak(Histogram(self.low, 1.0, counts[:, number].sum(axis=0)), integers=True)
             except CorruptDataError:
                 return None
             total += peak.false_events(background, module.n_pixels)
@@ -202,12 +216,13 @@ class Watch:
             A line about the worst one, where it exceeds a quarter of the width of the noise.
         """
         found, worst = {}, (DRIFT, "")
+        counts = self.whole().counts
         for number, module in enumerate(self.modules):
             try:
-                _, sigma = fit_noise_peak(self.counts[:, number].sum(axis=0))
+                _, sigma = fit_noise_peak(counts[:, number].sum(axis=0))
                 levels = [
                     (fit_level(table, sigma), group)
-                    for group, table in enumerate(self.counts[:, number])
+                    for group, table in enumerate(counts[:, number])
                     if table.sum() >= MIN_PIXELS
                 ]
             except CorruptDataError:

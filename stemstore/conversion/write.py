@@ -6,7 +6,7 @@ import itertools
 import math
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from stemstore.scan.stored import FramesOfStore
 from stemstore.selection import flatten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from stemstore._types import Array, Int64Array
     from stemstore.conversion.plan import CountedPlan, DensePlan
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 RUN = 512  # frames whose events are encoded and summarised at once; small enough that the caches hold them
 
 
-def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> None:
-    """Write every shard of frames, several at a time."""
+def write_frames(plan: DensePlan, writer: StoreWriter, indices: Sequence[int], progress: Progress) -> None:
+    """Write the shards of frames with these numbers, several at a time."""
     source = plan.source
     summariser = Summariser(source.frame_shape, source.dtype, plan.bright_field)
 
@@ -45,36 +45,29 @@ def write_frames(plan: DensePlan, writer: StoreWriter, progress: Progress) -> No
         progress.advance()
 
     with ThreadPoolExecutor(plan.workers, thread_name_prefix="convert") as executor:
-        _each(executor, one, range(len(plan.layout.partitions)), plan.workers)
+        _each(executor, one, indices, plan.workers)
 
 
-def write_events(plan: CountedPlan, writer: StoreWriter, progress: Progress) -> int:
-    """Write every shard of events, one after the other.
+def write_events(plan: CountedPlan, writer: StoreWriter, indices: Sequence[int], progress: Progress) -> None:
+    """Write the shards of events with these numbers, one after the other.
 
     The threads of the plan read and count; this one encodes, summarises and writes what they have found meanwhile.
-
-    Returns
-    -------
-    n_events
-        Electrons in the whole scan.
     """
-    n_events = 0
     with (
         ThreadPoolExecutor(plan.workers, thread_name_prefix="count") as executor,
-        closing(read_runs(plan.events.read_events, _runs(plan), plan.batch, executor)) as found,
+        closing(read_runs(plan.events.read_events, _runs(plan, indices), plan.batch, executor)) as found,
     ):
-        for index in range(plan.layout.n_partitions):
-            n_events += _write_partition(index, found, plan, writer)
+        for index in indices:
+            _write_partition(index, found, plan, writer)
             progress.advance()
-    return n_events
 
 
-def _write_partition(index: int, found: Iterator[Events], plan: CountedPlan, writer: StoreWriter) -> int:
-    """Write one shard from the runs of its frames, and give the number of its electrons."""
+def _write_partition(index: int, found: Iterator[Events], plan: CountedPlan, writer: StoreWriter) -> None:
+    """Write one shard from the runs of its frames."""
     from stemstore.kernels.event_columns import over_slots
     from stemstore.kernels.events import encode
 
-    source, n_events = plan.source, 0
+    source = plan.source
     n_pixels = math.prod(source.frame_shape)
     summariser = Summariser(source.frame_shape, np.dtype(np.uint16), plan.bright_field)
     flat = np.arange(*plan.layout.partitions[index])
@@ -88,16 +81,17 @@ def _write_partition(index: int, found: Iterator[Events], plan: CountedPlan, wri
             gaps.append(gap)
             slots.append(n_slots)
             further.append({name: over_slots(gap, values) for name, values in events.columns.items()})
-            n_events += len(events.indices)
         blocks.append((np.concatenate(gaps), np.concatenate(slots)))
         columns.append(join_columns(further))
-    writer.write_events(index, blocks, _records(source, flat, summary), columns=columns)
-    return n_events
+    records = _records(source, flat, summary)
+    if plan.watch is not None:
+        records = replace(records, notes=plan.watch.seen(index).record())
+    writer.write_events(index, blocks, records, columns=columns)
 
 
-def _runs(plan: CountedPlan) -> Iterator[tuple[int, int]]:
-    """Cut all blocks of all shards into runs of frames, in order."""
-    for index in range(plan.layout.n_partitions):
+def _runs(plan: CountedPlan, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut all blocks of these shards into runs of frames, in order."""
+    for index in indices:
         for start, stop in plan.layout.blocks(index):
             yield from _cut(start, stop)
 

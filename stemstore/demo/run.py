@@ -20,7 +20,7 @@ from stemstore.progress import NoProgress, Progress
 from stemstore.testing import SyntheticScan, write_scan
 
 if TYPE_CHECKING:
-    from stemstore.conversion.run import ConversionReport
+    from stemstore.conversion.report import ConversionReport
     from stemstore.demo.compare import Check
     from stemstore.testing import Truth
 

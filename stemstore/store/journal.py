@@ -51,12 +51,15 @@ class PartitionRecords:
         Arrays (ky, kx) that are added up over all partitions.
     maxima
         Arrays (ky, kx) of which the largest values are kept.
+    notes
+        Arrays of any shape for whoever finishes the conversion; they do not get into the store.
     """
 
     valid: Array | None = None
     maps: dict[str, Array] = field(default_factory=dict)
     sums: dict[str, Array] = field(default_factory=dict)
     maxima: dict[str, Array] = field(default_factory=dict)
+    notes: dict[str, Array] = field(default_factory=dict)
 
     def check(self, n_positions: int, frame_shape: tuple[int, ...]) -> None:
         """Make sure that the records fit a partition.
@@ -185,8 +188,8 @@ def entry_key(partition: int) -> str:
 def write_entry(storage: Storage, entry: Entry, records: PartitionRecords, n_slots: Array | None = None) -> None:
     """Vouch for a partition whose shards are durable."""
     arrays = {"valid": records.valid, "n_slots": n_slots}
-    for kind, values in (("maps", records.maps), ("sums", records.sums), ("maxima", records.maxima)):
-        arrays |= {f"{kind}/{name}": value for name, value in values.items()}
+    for kind in ("maps", "sums", "maxima", "notes"):
+        arrays |= {f"{kind}/{name}": value for name, value in getattr(records, kind).items()}
     fields = {name: getattr(entry, name) for name in Entry.__slots__}
     arrays["entry"] = np.frombuffer(json.dumps(fields).encode(), np.uint8)
     body = BytesIO()
@@ -216,7 +219,7 @@ class EntryFile:
         self._file.close()
 
     def names(self, kind: str) -> list[str]:
-        """Names of the records of a kind: ``"maps"``, ``"sums"`` or ``"maxima"``."""
+        """Names of the records of a kind: ``"maps"``, ``"sums"``, ``"maxima"`` or ``"notes"``."""
         return sorted(name.partition("/")[2] for name in self._arrays.files if name.startswith(f"{kind}/"))
 
     def get(self, name: str) -> Array | None:

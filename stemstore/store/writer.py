@@ -23,6 +23,7 @@ from stemstore.store.journal import (
     JOURNAL,
     PLAN,
     Entry,
+    EntryFile,
     PartitionRecords,
     check_ours,
     entered,
@@ -164,6 +165,17 @@ class StoreWriter:
         return {
             number for number in entered(storage) if number in known and holds(storage, number, self.uuid, check=check)
         }
+
+    def recorded(self, index: int) -> tuple[Entry, dict[str, Array]]:
+        """Give the journal entry of a partition that is done, and its notes.
+
+        Raises
+        ------
+        NotFoundError, CorruptDataError
+            There is no entry, or it is damaged.
+        """
+        with EntryFile(open_storage(self.working), index) as found:
+            return found.entry, {name: found.array(f"notes/{name}") for name in found.names("notes")}
 
     def write_frames(self, index: int, frames: Array, records: PartitionRecords | None = None) -> None:
         """Write partition `index` of a dense scan: its shard, then its journal entry.

@@ -142,7 +142,7 @@ def test_interruption_leaves_nothing_behind(call, raw, tmp_path, monkeypatch):
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stemstore.conversion.run.write_frames", interrupt)
+    monkeypatch.setattr("stemstore.conversion.steps.write_frames", interrupt)
     result = call("convert", raw, tmp_path / "a.zarr", "--progress", "none")
     assert result.exit_code == 130
     assert result.stderr == "error: interrupted\n"
@@ -151,7 +151,7 @@ def test_interruption_leaves_nothing_behind(call, raw, tmp_path, monkeypatch):
 
 TERMINATED = """
 import os, signal, sys, time
-import stemstore.conversion.run as run
+import stemstore.conversion.steps as run
 from stemstore.cli.main import main
 def write_frames(*_):
     os.kill(os.getpid(), signal.SIGTERM)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import stemstore
-from stemstore.conversion.run import prepare, write
+from stemstore.conversion.job import prepare
 from stemstore.conversion.settings import CountOptions
+from stemstore.conversion.steps import begin_writing, write_all
 from stemstore.errors import InputError
 from stemstore.progress import NoProgress
 from stemstore.sources.references import KnownImage
@@ -30,7 +31,7 @@ class Knowing(ArrayFrames):
 def knowing(monkeypatch, camera_frames):
     """A raw file that knows its detector."""
     source = Knowing(camera_frames)
-    monkeypatch.setattr("stemstore.conversion.run.open_source_or_store", lambda *_, **__: source)
+    monkeypatch.setattr("stemstore.conversion.job.open_source_or_store", lambda *_, **__: source)
     return source
 
 
@@ -58,7 +59,8 @@ def test_a_mask_alone_keeps_the_type(tmp_path, raw, camera_frames):
 
 def test_what_the_files_know_is_handed_on(tmp_path, knowing):
     """Images that were not applied are in the calibration of the store, which opens with them and applies them."""
-    write(prepare("a file"), str(tmp_path / "a.zarr"), overwrite=False, progress=NoProgress())
+    job = prepare("a file")
+    write_all(job, begin_writing(job, str(tmp_path / "a.zarr"), None), NoProgress())
     ds = stemstore.open(tmp_path / "a.zarr")
     np.testing.assert_array_equal(ds.intensity.values, knowing.array)
     for name, image in (("dark", DARK), ("gain", GAIN), ("mask", MASK)):
@@ -70,7 +72,7 @@ def test_what_the_files_know_is_handed_on(tmp_path, knowing):
 def test_what_was_applied_is_not_offered_again(tmp_path, knowing):
     """Of images that were applied only the mask stays, which changes nothing twice."""
     job = prepare("a file", counting=CountOptions(dark="detector", mask="detector"))
-    write(job, str(tmp_path / "a.zarr"), overwrite=False, progress=NoProgress())
+    write_all(job, begin_writing(job, str(tmp_path / "a.zarr"), None), NoProgress())
     ds = stemstore.open(tmp_path / "a.zarr")
     np.testing.assert_allclose(ds.intensity.values, (knowing.array - DARK) * MASK, rtol=1e-5, atol=1e-5)
     assert set(ds.data_vars) == {"intensity", "gain", "mask"}

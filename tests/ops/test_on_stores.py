@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stemstore
+from stemstore.conversion.job import Job, describe
 from stemstore.conversion.plan import CountedPlan, DensePlan
-from stemstore.conversion.run import Job, describe
-from stemstore.conversion.run import write as convert_planned
+from stemstore.conversion.steps import begin_writing, write_all
 from stemstore.conversion.summary import BrightField
 from stemstore.ops.bright_field import bright_field_stack
 from stemstore.ops.dose import thin
@@ -60,7 +60,8 @@ def write(url, source, layout):
     parts = {"source": source, "layout": layout, "bright_field": disk, "workers": 1, "memory": 0}
     plan = CountedPlan(events=source, **parts) if counted else DensePlan(**parts)
     document = describe(plan, Calibration(), {})
-    convert_planned(Job(plan, document), str(url), overwrite=False, progress=NoProgress())
+    job = Job(plan, document)
+    write_all(job, begin_writing(job, str(url), None), NoProgress())
     return open_store(url)
 
 

@@ -1,0 +1,124 @@
+"""A conversion that is decided: source opened, frames sampled, layout and limits chosen; nothing is written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, cast
+
+from stemstore.config import memory_budget, n_workers, parse_size
+from stemstore.conversion.document import Oddities, describe
+from stemstore.conversion.measures import check_columns
+from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
+from stemstore.conversion.settings import CountOptions
+from stemstore.conversion.stored import Carried, earlier_counting
+from stemstore.errors import InputError
+from stemstore.scan.calibration import Calibration
+from stemstore.scan.corrected import Asked, CorrectedFrames
+from stemstore.scan.stored import as_frames, open_source_or_store
+from stemstore.sources.contract import EventSource
+from stemstore.sources.references import references_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stemstore.sources.contract import FrameSource
+    from stemstore_schemas import ScanDocument
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A conversion that is decided but not begun.
+
+    Attributes
+    ----------
+    plan
+        Source, layout, thresholds, threads and memory.
+    document
+        Metadata of the new store.
+    odd
+        What is doubtful about the counting; grows while frames are counted.
+    carried
+        What goes over from a store that is converted, besides its frames or events.
+    """
+
+    plan: DensePlan | CountedPlan
+    document: ScanDocument
+    odd: Oddities = field(default_factory=Oddities)
+    carried: Carried = field(default_factory=Carried)
+
+
+def prepare(
+    source: PathLike | Sequence[PathLike],
+    *,
+    reader: str | None = None,
+    count: bool | None = None,
+    counting: CountOptions | None = None,
+    profile: Profile = "fast",
+    workers: int | None = None,
+    max_memory: str | int | None = None,
+    **options: Any,
+) -> Job:
+    """Open the source, sample its frames and decide everything about a conversion; nothing is written.
+
+    Parameters and errors as in `stemstore.convert`.
+    """
+    counting = counting or CountOptions()
+    calibration, reader_options = Calibration.split(options)
+    opened = open_source_or_store(source, reader, **reader_options)
+    if count is False and isinstance(opened, EventSource):
+        opened = as_frames(opened)
+    counted = isinstance(opened, EventSource) if count is None else count
+    asked = None if counted else Asked.of(counting.pixels, opened.frame_shape, references_of(opened))
+    if asked is not None:
+        opened = cast("FrameSource", CorrectedFrames(cast("FrameSource", opened), asked))
+    plan = make_plan(
+        opened,
+        counted=counted,
+        counting=counting,
+        profile=profile,
+        workers=_positive(workers) if workers is not None else n_workers(),
+        budget=parse_size(max_memory) if max_memory is not None else memory_budget(),
+    )
+    parameters = {
+        "reader": reader,
+        "count": count,
+        "profile": profile,
+        **counting.parameters(),
+        **({} if asked is None else {"corrections": asked.described}),
+        **earlier_counting(opened),
+    }
+    document = describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()})
+    odd = Oddities(list(plan.doubts) if isinstance(plan, CountedPlan) else [])
+    return Job(plan, document, odd, Carried.of(plan, calibration))
+
+
+def decide(source: Any, options: Mapping[str, Any]) -> Job:
+    """Prepare a conversion from the keyword arguments of `stemstore.convert`.
+
+    Raises
+    ------
+    StemStoreError
+        As for `stemstore.convert`.
+    """
+    names = {one.name for one in fields(CountOptions)}
+    counting = {name: value for name, value in options.items() if name in names}
+    counting["event_columns"] = check_columns(counting.get("event_columns", ()))
+    rest = {name: value for name, value in options.items() if name not in names}
+    return prepare(source, counting=CountOptions(**counting), **rest)
+
+
+def _positive(workers: int) -> int:
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        msg = f"workers={workers!r}; expected a whole number of at least 1"
+        raise InputError(msg, found=workers)
+    return workers
+
+
+def _plain(value: Any) -> Any:
+    """Options as JSON values for the history."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
