@@ -111,14 +111,16 @@ def read_vectors(node: Any, url: str) -> Vectors:
     if detector is None or np.shape(detector) != (PLANE,) or min(detector) < 1:
         msg = f"{node.name} in {url!r} does not say the shape of the detector (Qshape); write it again with py4DSTEM"
         raise CorruptDataError(msg, url=url, key=SHAPE)
-    pieces, lengths = [np.empty(0, kind)], [np.zeros(1, np.int64)]
+    pieces: dict[str, list[Array]] = {field: [np.empty(0)] for field in FIELDS}
+    lengths = [np.zeros(1, np.int64)]
     step = max(1, ROWS // max(1, shape[1]))
     for row in range(0, shape[0], step):
         lists = list(data[row : row + step].reshape(-1))
         lengths.append(np.array([len(one) for one in lists], np.int64))
-        pieces.append(np.concatenate([np.empty(0, kind), *lists]))
-    points = np.concatenate(pieces)
-    columns = {field: points[field].astype(np.float64) for field in FIELDS}
+        points = np.concatenate([np.empty(0, kind), *lists], dtype=kind)  # without it the type of each list is compared
+        for field in FIELDS:
+            pieces[field].append(points[field].astype(np.float64))
+    columns = {field: np.concatenate(pieces.pop(field)) for field in FIELDS}
     if not all(np.isfinite(columns[field]).all() for field in ("qx", "qy")):
         msg = f"{node.name} in {url!r} holds positions that are not finite; find the vectors again"
         raise CorruptDataError(msg, url=url, key=node.name)

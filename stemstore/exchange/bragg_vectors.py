@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from stemstore._types import Array
+
 SCALARS = (str, bool, int, float, np.generic)
 """Attributes that metadata of EMD hold."""
 
@@ -180,9 +182,7 @@ def open_disks(path: str | os.PathLike[str], *, vectors: str | None = None) -> x
         found = read_vectors(file[name], str(path))
         items = read_metadata(file[name.strip("/").partition("/")[0]], "calibration")
         known = {key: value for key, value in read_metadata(file[name], "gen_params").items() if not np.ndim(value)}
-    position = np.repeat(np.arange(len(found.offset) - 1), np.diff(found.offset))
-    order = np.lexsort((-found.columns["intensity"], position))
-    qy, qx, correlation = (found.columns[field][order].astype(np.float32) for field in ("qx", "qy", "intensity"))
+    qy, qx, correlation = _ranked(found)
     table = DiskTable(
         scan_shape=found.scan_shape,
         scan_dims=("y", "x"),
@@ -201,6 +201,16 @@ def open_disks(path: str | os.PathLike[str], *, vectors: str | None = None) -> x
     disks = dataset_of_table(table, image.coords, attrs)
     disks["intensity"].attrs["long_name"] = "not known: the file holds correlations"
     return disks
+
+
+def _ranked(found: Vectors) -> tuple[Array, ...]:
+    """Give rows, columns and correlations in single precision, the largest correlation of each position first."""
+    columns = tuple(found.columns[field].astype(np.float32) for field in ("qx", "qy", "intensity"))
+    position = np.repeat(np.arange(len(found.offset) - 1), np.diff(found.offset))
+    if ((np.diff(columns[2]) > 0) & (np.diff(position) == 0)).any():  # seldom: py4DSTEM sorts them itself
+        order = np.lexsort((-columns[2], position))
+        columns = tuple(column[order] for column in columns)
+    return columns
 
 
 def _write(file: Any, disks: xr.Dataset, table: DiskTable, items: dict[str, Any], column: str) -> tuple[int, int]:
