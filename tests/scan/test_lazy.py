@@ -43,6 +43,21 @@ def test_numba_functions_of_users_get_plain_blocks(array):
     assert sums.sum().compute() == FRAMES.sum()
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda ds: ds.assign(total=ds.intensity.sum(("ky", "kx"))).compute().intensity,
+        lambda ds: ds.assign(mean=ds.intensity.mean(("y", "x"))).persist().intensity,
+        lambda ds: ds.intensity.chunk(y=2).compute(),
+        lambda ds: xr.apply_ufunc(np.maximum, ds.intensity, ds.intensity // 2, dask="parallelized").compute(),
+    ],
+    ids=["compute", "persist", "chunk", "apply_ufunc"],
+)
+def test_a_scan_is_computed_together_with_other_lazy_arrays(dataset_of, work):
+    """Frames of a scan, lazy results and chunked coordinates may lie in one dataset, which xarray computes at once."""
+    np.testing.assert_array_equal(work(dataset_of(ArrayFrames(FRAMES))), FRAMES)
+
+
 def test_opening_and_indexing_build_no_tasks(array):
     """A huge scan is opened and indexed without making a task per block."""
     source = FrameScan(ArrayFrames(FRAMES))
