@@ -72,7 +72,7 @@ class LatticeBasis:
 
     @property
     def lengths(self) -> tuple[float, float]:
-        """|g1| and |g2|."""
+        """Lengths of g1 and g2."""
         return math.hypot(*self.g1), math.hypot(*self.g2)
 
     @property
