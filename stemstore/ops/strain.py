@@ -109,11 +109,7 @@ def strain_map(
         raise InputError(msg, key="axes_rotation", found=axes_rotation)
     zero, about = _reference(lattice, reference, vectors, fitted)
     turn = rotation(np.deg2rad(float(axes_rotation)))
-    beta = turn.T @ vectors @ inverse(zero) @ turn
-    known = fitted & np.isfinite(beta).all(axis=(-2, -1))
-    if (np.linalg.det(beta[known]) <= 0).any():
-        msg = "lattice and reference turn in opposite senses: g1 and g2 of the reference are swapped; swap them back"
-        raise InputError(msg, key="reference")
+    beta, known = _compared(turn.T @ vectors @ inverse(zero) @ turn, fitted)
     maps = dict(zip(STRAINS, strain_of(beta, definition), strict=True))
     if derived:
         maps |= invariants(maps)
@@ -132,6 +128,17 @@ def strain_map(
     line = parameters_text("strain_map", **parameters)
     history = "\n".join([lattice.attrs.get("history", ""), line]).strip()
     return xr.Dataset(variables, lattice.coords, kept | _told(zero) | parameters | {"history": history})
+
+
+def _compared(beta: FloatArray, fitted: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """Leave out what is no deformation: a mirror image; refuse a reference of which most lattices are one."""
+    known = fitted & np.isfinite(beta).all(axis=(-2, -1))
+    area = beta[..., 0, 0] * beta[..., 1, 1] - beta[..., 0, 1] * beta[..., 1, 0]
+    right = known & (area > 0)
+    if 2 * right.sum() < known.sum():
+        msg = "lattice and reference turn in opposite senses: g1 and g2 of the reference are swapped; swap them back"
+        raise InputError(msg, key="reference")
+    return np.where(right[..., None, None], beta, np.nan), right
 
 
 def _vectors(lattice: Any) -> tuple[FloatArray, BoolArray]:
