@@ -134,7 +134,7 @@ def test_contradicting_energies_are_reported(tmp_path):
 
 
 def test_more_than_nine_files(tmp_path):
-    """Files follow their numbers, not their names: the order of keys in other readers puts 10 before 2."""
+    """Files follow their numbers, not their names: the order of keys in RosettaSciIO puts 10 before 2."""
     truth = ramp(12)
     source = Dectris()(str(write_scan(tmp_path, truth, 1)))
     np.testing.assert_array_equal(whole(source), truth)
