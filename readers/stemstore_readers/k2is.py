@@ -263,7 +263,7 @@ class K2Source:
         read_blocks(self.files[sector], offsets[rows], size, as_bytes(packed), places)
         for row, blocks in zip(rows.tolist(), packed, strict=True):
             number = self.first_frame + int(numbers[row])
-            wrong = sectors.unpack_sector(blocks, number, frames[row, :, columns])
+            wrong = sectors.unpack_sector(blocks, number, columns.start, frames[row])
             if wrong >= 0:
                 byte = int(offsets[row]) + wrong * sectors.BLOCK_BYTES
                 msg = (

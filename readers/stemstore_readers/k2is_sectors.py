@@ -271,7 +271,7 @@ def common_frames(runs: list[list[Run]]) -> Frames:
     return Frames(first, offsets, warnings)
 
 
-def unpack_sector(blocks: Array, frame: int, out: Array) -> int:
+def unpack_sector(blocks: Array, frame: int, left: int, out: Array) -> int:
     """Put the pixels of one sector of one frame where the headers of its blocks say.
 
     Parameters
@@ -280,7 +280,10 @@ def unpack_sector(blocks: Array, frame: int, out: Array) -> int:
         As the file holds them.
     frame
         Number that the headers must state.
-    out : shape (1860, 256), uint16
+    left
+        First column of the sector.
+    out : shape (1860, 2048), uint16
+        The frame.
 
     Returns
     -------
@@ -300,7 +303,7 @@ def unpack_sector(blocks: Array, frame: int, out: Array) -> int:
     again[first] = False
     if again.any() or not good.all():
         return int(np.flatnonzero(again | ~good)[0])
-    place_blocks(table[:, HEADER_BYTES:], tops, lefts, (BLOCK_ROWS, BLOCK_COLUMNS), out)
+    place_blocks(table, tops, left + lefts, (BLOCK_ROWS, BLOCK_COLUMNS), out, skip=HEADER_BYTES)
     return -1
 
 

@@ -21,12 +21,15 @@ def test_the_low_number_comes_first():
 
 @given(st.lists(st.integers(0, 4095), min_size=12, max_size=12))
 def test_blocks_go_to_their_places(values):
-    """Two blocks of 3 x 2 beside each other, the right one first, into a part of a frame; the rest is not touched."""
+    """Two blocks of 3 x 2 beside each other, the right one first, into a part of a frame; nothing else is touched."""
     block = np.array(values, np.uint16).reshape(2, 3, 2)
     low, high = block[..., 0], block[..., 1]
     packed = np.stack([low & 255, low >> 8 | (high & 15) << 4, high >> 4], axis=-1).astype(np.uint8).reshape(2, 9)
     frame = np.full((4, 9), 7, np.uint16)
+    headed = np.concatenate([np.full((2, 5), 255, np.uint8), packed], axis=1)
+    whole = place_blocks(headed, np.array([1, 1]), np.array([5, 3]), (3, 2), frame.copy(), skip=5)
     place_blocks(packed, np.array([1, 1]), np.array([2, 0]), (3, 2), frame[:, 3:7])
+    np.testing.assert_array_equal(whole, frame)
     np.testing.assert_array_equal(frame[1:, 5:7], block[0])
     np.testing.assert_array_equal(frame[1:, 3:5], block[1])
     assert (frame[0] == 7).all()
