@@ -35,7 +35,7 @@ from stemstore.sources.geometry import (
     place_frames,
     shape_option,
 )
-from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
+from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes
 from stemstore_readers import merlin_mib_description as about
 from stemstore_readers import merlin_mib_header as text
 from stemstore_readers import merlin_mib_series as series
@@ -236,7 +236,7 @@ class MerlinSource:
         if depth is None:
             read_blocks(path, offsets, size, as_bytes(frames), np.arange(len(frames), dtype=np.int64) * size)
             if self.layout.file_dtype != self.dtype:
-                frames.byteswap(inplace=True)
+                swap_bytes(frames)
             return
         step = max(1, RAW_BATCH // size)
         packed = np.empty((min(step, len(frames)), size), np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 
 from stemstore.sources.contract import MISSING, PARTIAL, VALID
 from stemstore.sources.geometry import ValidityArray, check_range
-from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
+from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ class SectorSource:
         for first in range(0, len(frames), step):
             self._assemble(start + first, frames[first : first + step], self._columns if columns else self._rows)
         if sys.byteorder == "big":
-            frames.byteswap(inplace=True)
+            swap_bytes(frames)
         return frames
 
     def _assemble(self, start: int, frames: Array, fill: Fill) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.sources.geometry import check_range
-from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
+from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,7 +92,7 @@ class PlacedSource:
             places = present * frame + band.first_row * row
             read_blocks(band.path, offsets[present], band.n_rows * row, target, places)
         if self.file_dtype != self.dtype:
-            frames.byteswap(inplace=True)
+            swap_bytes(frames)
         if self.flip_rows:
             frames[:] = frames[:, ::-1].copy()
         for band in self.bands:

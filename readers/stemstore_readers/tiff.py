@@ -25,7 +25,7 @@ import numpy as np
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.sources.files import expand, identity, unreadable
 from stemstore.sources.geometry import check_range, shape_option
-from stemstore.sources.records import RecordSource, as_bytes, frame_buffer, read_blocks
+from stemstore.sources.records import RecordSource, as_bytes, frame_buffer, read_blocks, swap_bytes
 from stemstore.sources.remote import openable, place
 from stemstore_readers.stored_arrays import Findings
 from stemstore_readers.tiff_stack import Stack, library, parse_file
@@ -173,7 +173,7 @@ def _read(stack: Stack, start: int, stop: int, out: Array) -> None:
     places = np.arange(stop - start, dtype=np.int64) * stack.frame_bytes
     read_blocks(stack.path, stack.offsets[start:stop], stack.frame_bytes, as_bytes(out), places)
     if not stack.dtype.isnative:
-        out.byteswap(inplace=True)
+        swap_bytes(out)
 
 
 def _decode(stack: Stack, start: int, stop: int, out: Array) -> None:

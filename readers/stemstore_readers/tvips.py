@@ -17,7 +17,7 @@ import numpy as np
 from stemstore.errors import InputError, NotFoundError, StemStoreError, TruncatedFileError
 from stemstore.sources.files import describe, exists, expand, file_size, identity, list_folder, unreadable
 from stemstore.sources.geometry import check_range, shape_option
-from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, whole_records
+from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes, whole_records
 from stemstore.sources.remote import place
 from stemstore_readers.tvips_headers import SERIES_BYTES, SeriesHeader, is_series, parse_header
 from stemstore_readers.tvips_scan import Layout, lay_out, metadata_of
@@ -161,7 +161,7 @@ class TvipsSource:
             read_blocks(path, offsets, size, as_bytes(frames), here * size)
             first, before = first + count, 0
         if not self.header.dtype.isnative:
-            frames.byteswap(inplace=True)
+            swap_bytes(frames)
         return frames
 
 

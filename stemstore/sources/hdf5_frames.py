@@ -21,7 +21,7 @@ from stemstore.sources.hdf5 import dtype_of, find, linked_files, open_hdf5, requ
 from stemstore.sources.hdf5_chunks import Chunking
 from stemstore.sources.hdf5_packed import PackedDataset
 from stemstore.sources.mapped import view_block
-from stemstore.sources.records import MAX_ITEM_BYTES, as_bytes, frame_buffer, read_blocks
+from stemstore.sources.records import MAX_ITEM_BYTES, as_bytes, frame_buffer, read_blocks, swap_bytes
 from stemstore.sources.remote import place
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Part:
             steps = np.arange(len(out), dtype=np.int64)
             read_blocks(self.path, offset + (start + steps) * stride, size, as_bytes(out), steps * size)
             if not self.dtype.isnative:
-                out.byteswap(inplace=True)
+                swap_bytes(out)
             return
         packed = None if self.chunking is None else PackedDataset(self.path, self.dataset, self.chunking)
         if packed is not None and packed.chunking.decoded_here:

@@ -68,6 +68,21 @@ def as_bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
+def swap_bytes(values: Array) -> None:
+    """Turn round the bytes of every value in place.
+
+    Parameters
+    ----------
+    values
+        Where it is C-contiguous, this is several times as fast as NumPy's `byteswap` in place.
+    """
+    if not values.flags.c_contiguous:
+        values.byteswap(inplace=True)
+        return
+    flat = values.reshape(-1)
+    np.copyto(flat, flat.view(flat.dtype.newbyteorder()))
+
+
 def open_unbuffered(path: str | Place) -> io.FileIO | RangedFile:
     """Open a file for reads of one's own size; one on another machine is not held open there.
 
@@ -253,7 +268,7 @@ class RecordSource:
             first += count
         present = min(max(first - start, 0), stop - start)
         if self.file_dtype != self.dtype:
-            frames[:present].byteswap(inplace=True)
+            swap_bytes(frames[:present])
         frames[present:] = np.nan if self.dtype.kind == "f" else 0
         return frames
 
