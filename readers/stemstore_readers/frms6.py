@@ -24,7 +24,7 @@ import numpy as np
 from stemstore.errors import InputError, NotFoundError, StemStoreError, TruncatedFileError
 from stemstore.sources.files import describe, exists, expand, file_size, identity, list_folder, unreadable
 from stemstore.sources.geometry import check_range, fit_scan, shape_option
-from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, stack_metadata, whole_records
+from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, stack_metadata, swap_bytes, whole_records
 from stemstore.sources.remote import place
 from stemstore_readers.frms6_header import (
     FILE_HEADER,
@@ -48,8 +48,11 @@ if TYPE_CHECKING:
     from stemstore_schemas import SourceMetadata
 
 NUMBERED = re.compile(r"^(.*)_(\d{3})(\.frms6)$", re.IGNORECASE)
+PIECE = 2**20
+"""Bytes that are unfolded at a time: they stay in the second-level cache."""
+
 BATCH = 64
-"""Frames that are unfolded or averaged at a time."""
+"""Frames that are averaged at a time."""
 
 _DARK_LOCK = threading.Lock()
 
@@ -196,30 +199,41 @@ class Frms6Source:
         if self.dark is not None:
             with _DARK_LOCK:  # threads that come first together average it once
                 mean = _mean_dark(self.dark, self.identity)
+        step = max(1, min(PIECE // self.header.frame_bytes, stop - start))
+        scratch = np.empty((step, self.header.height, self.header.width), np.uint16)
         for path, count in zip(self.files, self.counts, strict=True):
-            for begin in range(max(start, first), min(stop, first + count), BATCH):
-                end = min(begin + BATCH, stop, first + count)
-                unfolded = unfold(_read_folded(path, self.header, begin - first, end - first))
+            for begin in range(max(start, first), min(stop, first + count), step):
+                end = min(begin + step, stop, first + count)
+                folded = _read_folded(path, self.header, begin - first, end - first, scratch)
                 target = frames[begin - start : end - start]
-                values = unfolded if mean is None else unfolded - mean
-                target[:] = np.repeat(values, self.binning, axis=1) if self.binning > 1 else values
+                if mean is None and self.binning == 1:
+                    unfold(folded, target)
+                    continue
+                values = unfold(folded) if mean is None else unfold(folded) - mean
+                target[:] = np.repeat(values, self.binning, axis=1)
             first += count
         frames[max(first - start, 0) :] = 0 if self.dark is None else np.nan
         return frames
 
 
-def unfold(frames: Array) -> Array:
+def unfold(frames: Array, out: Array | None = None) -> Array:
     """Bring the two halves of stored frames, (n, h, w), in place: (n, 2 h, w / 2)."""
-    half = frames.shape[2] // 2
-    return np.concatenate([frames[:, :, :half], frames[:, ::-1, : half - 1 : -1]], axis=1)
+    n, height, width = frames.shape
+    out = np.empty((n, 2 * height, width // 2), frames.dtype) if out is None else out
+    out[:, :height] = frames[:, :, : width // 2]
+    out[:, height:] = frames[:, ::-1, : width // 2 - 1 : -1]
+    return out
 
 
-def _read_folded(path: str, header: FileHeader, start: int, stop: int) -> Array:
-    frames = np.empty((stop - start, header.height, header.width), "<u2")
+def _read_folded(path: str, header: FileHeader, start: int, stop: int, out: Array | None = None) -> Array:
+    """Read frames as they are stored, into the first ones of `out`."""
+    frames = np.empty((stop - start, header.height, header.width), np.uint16) if out is None else out[: stop - start]
     number = np.arange(stop - start, dtype=np.int64)
     offsets = FILE_HEADER + FRAME_HEADER + (start + number) * header.record
     read_blocks(path, offsets, header.frame_bytes, as_bytes(frames), number * header.frame_bytes)
-    return frames.astype(np.uint16, copy=False)
+    if not np.dtype("<u2").isnative:
+        swap_bytes(frames)
+    return frames
 
 
 @lru_cache(maxsize=2)  # one per measurement that is open
