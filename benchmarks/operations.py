@@ -74,10 +74,10 @@ class Table:
     missed: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: float, unit: str, *, goal: float | None = None, note: str = "") -> None:
-        """Print a line; a goal in seconds or MiB is an upper limit, any other a lower one."""
+        """Print a line; a goal in units of time or MiB is an upper limit, any other a lower one."""
         verdict = ""
         if goal is not None:
-            upper = unit in {"s", "MiB", "x slowest"}
+            upper = unit in {"s", "ms", "MiB", "x slowest"}
             met = value <= goal if upper else value >= goal
             verdict = f"{'<=' if upper else '>='} {goal:g} {'met' if met else 'MISSED'}"
             if not met:
