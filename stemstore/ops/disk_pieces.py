@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from stemstore.scan.lazy import ScanSource
     from stemstore.scan.order import Order
 
-MOST_PIXELS = 2**26  # of a piece: one to a few seconds of work on one core
-LEAST_PIXELS = 2**21  # below, a scheduler takes more time than the work
+MOST_PIXELS = 2**27  # of a piece: one to a few seconds of work on one core
+LEAST_PIXELS = 2**23  # below, a scheduler takes more time than the work
 WANTED_PIECES = 64  # of a small scan, so that all cores of a workstation have some and progress is seen
 
 

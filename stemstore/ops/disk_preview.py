@@ -92,11 +92,12 @@ def preview_disks(
     rows = -(-len(chosen) // ACROSS)
     across = min(ACROSS, len(chosen))
     figure = plt.figure(figsize=(SIZE * across, SIZE * 1.12 * rows), layout="constrained")
-    kept, found = table_of(disks), table_of(more)
+    kept, found, radius = table_of(disks), table_of(more), disks.attrs["radius"]
     for number, position in enumerate(chosen):
         ax = figure.add_subplot(rows, across, number + 1)
         where = ", ".join(f"{dim} {index}" for dim, index in zip(scan_dims(image), position, strict=True))
-        _draw(ax, patterns[number], _places(kept, number), _rejected(kept, found, number), disks.attrs["radius"], where)
+        rejected = _rejected(kept, found, number, radius / 2)
+        _draw(ax, patterns[number], _places(kept, number), rejected, radius, where)
     return figure, disks
 
 
@@ -128,13 +129,13 @@ def _places(table: DiskTable, number: int) -> FloatArray:
     return np.stack([table.qy[here], table.qx[here]], axis=1).astype(np.float64)
 
 
-def _rejected(kept: DiskTable, found: DiskTable, number: int) -> FloatArray:
-    """Disks of the loose search that the given filters do not leave."""
+def _rejected(kept: DiskTable, found: DiskTable, number: int, near: float) -> FloatArray:
+    """Disks of the loose search without one of the kept disks near them."""
     ours, theirs = _places(kept, number), _places(found, number)
     if not len(ours):
         return theirs
     away = np.hypot(*(theirs[:, None, :] - ours[None, :, :]).transpose(2, 0, 1)).min(axis=1)
-    return theirs[away > 1.0]
+    return theirs[away > near]
 
 
 def _draw(ax: Any, pattern: Any, kept: FloatArray, rejected: FloatArray, radius: float, where: str) -> None:
