@@ -87,7 +87,7 @@ def test_samples(sample, name):
 
 
 def test_header(tmp_path):
-    """Optics, time and names; X calibrates columns and Y rows, where RosettaSciIO takes the first for rows; texts stay."""
+    """Optics, time, names; X calibrates columns and Y rows, where RosettaSciIO takes the first for rows; texts stay."""
     metadata = Topspin()(str(write_topspin(tmp_path / "a.app5", ramp(12), grid(3, 4)))).metadata
     acquisition = metadata.acquisition
     assert acquisition.beam_energy.value == 200
