@@ -13,7 +13,7 @@ import numpy as np
 from stemstore.errors import CorruptDataError, FormatVersionError, SectorMismatchError, StorageError, TruncatedFileError
 from stemstore.sources.files import file_size, list_folder, unreadable
 from stemstore.sources.geometry import MAX_MISSING
-from stemstore.sources.records import open_unbuffered, whole_records
+from stemstore.sources.records import as_bytes, open_unbuffered, read_blocks, whole_records
 from stemstore_readers import merlin_mib_header as text
 
 if TYPE_CHECKING:
@@ -249,14 +249,16 @@ def stamp_reader(files: Sequence[MibFile]) -> ReadStamps:
         found = np.empty(len(frames), np.int64)
         owner = np.searchsorted(edges, frames, side="right") - 1
         for number in np.unique(owner).tolist():
-            layout = files[number].layout
-            with open_unbuffered(files[number].path) as stream:
-                for place in np.flatnonzero(owner == number).tolist():
-                    stream.seek((frames[place] - int(edges[number])) * layout.record_bytes + start)
-                    time = text.nanoseconds(stream.read(_STAMP_BYTES) or b"")
-                    if time is None:
-                        return None
-                    found[place] = time
+            wanted = np.flatnonzero(owner == number)
+            offsets = (np.asarray(frames, np.int64)[wanted] - edges[number]) * files[number].layout.record_bytes + start
+            stamps = np.empty((len(wanted), _STAMP_BYTES), np.uint8)
+            places = np.arange(len(wanted), dtype=np.int64) * _STAMP_BYTES
+            read_blocks(files[number].path, offsets, _STAMP_BYTES, as_bytes(stamps), places)
+            for index, stamp in zip(wanted.tolist(), stamps, strict=True):
+                time = text.nanoseconds(stamp.tobytes())
+                if time is None:
+                    return None
+                found[index] = time
         return found
 
     return read

@@ -11,10 +11,10 @@ from stemstore.conversion.document import count_frames_by_state
 from stemstore.conversion.inspection import Inspection
 from stemstore.conversion.probe import Probe, probe
 from stemstore.conversion.threshold_plot import draw_thresholds
-from stemstore.errors import InputError, StemStoreError
+from stemstore.errors import StemStoreError
 from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
+from stemstore.scan.stored import addresses, store_at
 from stemstore.sources.contract import EventSource
-from stemstore.sources.files import path_texts
 
 if TYPE_CHECKING:
     import os

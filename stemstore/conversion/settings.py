@@ -17,6 +17,7 @@ from stemstore.conversion.regions import Region, regions_of
 from stemstore.conversion.sampling import histograms
 from stemstore.errors import InputError
 from stemstore.scan.references import NAMES, load_reference, without_mask
+from stemstore.sources.location import shown
 from stemstore.sources.references import references_of
 
 if TYPE_CHECKING:
@@ -163,4 +164,4 @@ def _is_text(value: Any) -> bool:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return str(value) if hasattr(value, "__fspath__") else value
+    return shown(str(value)) if isinstance(value, str) or hasattr(value, "__fspath__") else value

@@ -116,8 +116,7 @@ def open_scan(  # noqa: PLR0913 (the public door: every correction by its name)
     >>> ds.intensity.isel(y=3, x=4).plot()  # doctest: +SKIP
     """
     from stemstore.scan.corrected import Asked
-    from stemstore.scan.stored import store_at
-    from stemstore.sources.files import path_texts
+    from stemstore.scan.stored import addresses, store_at
     from stemstore.sources.references import references_of
     from stemstore.sources.registry import open_source
     from stemstore.sources.streaming import scan_source
@@ -125,7 +124,7 @@ def open_scan(  # noqa: PLR0913 (the public door: every correction by its name)
 
     given, reader_options = Calibration.split(options)
     wanted = {"dark": dark, "gain": gain, "bad_pixels": bad_pixels, "mask": mask}
-    paths = path_texts(reached(url, storage_options, cache, cache_size))
+    paths = addresses(reached(url, storage_options, cache, cache_size))
     stored = None if reader is not None else store_at(paths, reader_options, allow_incomplete=allow_incomplete)
     if stored is not None:
         document = stored.document

@@ -88,17 +88,18 @@ def load_reference(
     StemStoreError
         A file or store cannot be read, as for `stemstore.open`.
     """
+    from stemstore.scan.stored import addresses
     from stemstore.store.commit import digest
 
     if given is None:
         return None
-    origin = os.fspath(given) if isinstance(given, (str, os.PathLike)) else "array"
+    origin = addresses(given)[0] if isinstance(given, (str, os.PathLike)) else "array"
     if origin == "array":
         values = np.asarray(getattr(given, "values", given))
     elif origin == CARRIED:
         values = _carried(name, carried or {})
     else:
-        values = _read(str(origin), name)
+        values = _read(origin, name)
     if values.dtype.kind not in "biuf" or values.shape != frame_shape:
         msg = (
             f"{name} ({origin}) has shape {values.shape} and dtype {values.dtype}, expected shape {frame_shape}; "

@@ -219,17 +219,31 @@ def open_source_or_store(
     StemStoreError
         As for `stemstore.open`.
     """
-    from stemstore.sources.files import path_texts
     from stemstore.sources.registry import open_source
     from stemstore.store.arrays import StoredFrames
 
-    paths = path_texts(url)
+    paths = addresses(url)
     scan = None if reader is not None else store_at(paths, options)
     if scan is None:
         return open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **options)
     known = describe_store(scan)
     found = FramesOfStore(scan, known) if isinstance(scan, StoredFrames) else EventsOfStore(scan, known)
     return cast("Source", found)  # its attributes are properties, which the protocol does not foresee
+
+
+def addresses(url: object) -> list[str]:
+    """List what a user gave as a path or URL, or as several; of URLs the secrets stay with them and out of the text.
+
+    Raises
+    ------
+    InputError
+        It is neither a path nor a list of paths.
+    """
+    from stemstore.sources.files import path_texts
+    from stemstore.store.address import StoreUrl
+    from stemstore.store.urls import is_local
+
+    return [text if is_local(text) else StoreUrl(text) for text in path_texts(url)]
 
 
 def store_at(

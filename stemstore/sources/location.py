@@ -109,6 +109,12 @@ def location_of(url: str) -> Location | None:
     return Location(url)
 
 
+def shown(text: str) -> str:
+    """Give a path or URL as a text without secrets."""
+    location = location_of(text)
+    return str.__str__(text if location is None else location)
+
+
 def is_web(url: str) -> bool:
     """Whether a file lies on a web server."""
     scheme = _SCHEME.match(url)

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import math
 import pickle
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +26,10 @@ import pytest
 
 from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.contract import MISSING, VALID, EventSource, FrameSource, ViewableSource
+from stemstore.testing.elsewhere import CountedFiles, copied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from stemstore._types import Array
     from stemstore.sources.contract import Reader, Source
@@ -275,6 +274,16 @@ class ReaderTests:
             assert source.metadata.acquisition == here.metadata.acquisition
             assert source.metadata.files[0].path.startswith(address)
 
+    def test_opening_elsewhere_reads_no_pixels(self, tmp_path: Path) -> None:
+        """Opening a big file at a URL asks for its headers only."""
+        big = self.make_big_file(tmp_path) if self.remote else None
+        if big is None:
+            pytest.skip("the format has no cheap big file, or is not read elsewhere")
+        url, options = big
+        CountedFiles.bytes_read = 0
+        self.reader_cls(**options)(f"counted://{Path(url).as_posix()}")
+        assert CountedFiles.bytes_read < OPEN_BYTES
+
     def test_leaves_no_file_open(self, tmp_path: Path) -> None:
         """Neither opening nor reading leaves a file handle behind."""
         url, truth, options = self.make_file(tmp_path)
@@ -310,23 +319,6 @@ def read(source: Source, start: int, stop: int) -> Array:
     frame = np.repeat(np.arange(events.n_frames), np.diff(events.indptr))
     counts = np.bincount(frame * n_pixels + events.indices, minlength=events.n_frames * n_pixels)
     return counts.reshape(events.n_frames, *source.frame_shape)
-
-
-@contextmanager
-def copied(folder: Path) -> Iterator[str]:
-    """Copy a folder into the memory of fsspec; gives its URL."""
-    import fsspec
-
-    address = f"memory://{uuid.uuid4().hex}"
-    memory = fsspec.filesystem("memory")
-    for path in folder.rglob("*"):
-        if path.is_file():
-            memory.pipe_file(f"{address}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-    try:
-        yield address
-    finally:
-        if memory.exists(address):
-            memory.rm(address, recursive=True)
 
 
 def _bytes_read(work: Callable[[], object]) -> int:
