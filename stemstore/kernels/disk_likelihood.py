@@ -42,6 +42,8 @@ class Bank(NamedTuple):
         S itself. The middle pixel is (n - 1) / 2, displacements are (i / phases - 1 / 2).
     rest : shape (contrast, phase, phase, 2)
         Sums of psi, which pixels make small but not zero.
+    moment : shape as `rest`
+        Sums of psi times the displacement of the pixel along the same axis: the answer to a background that rises.
     information : shape (contrast,)
         H / c^2, mean of both axes and all phases.
     contrast : shape (contrast,)
@@ -50,6 +52,7 @@ class Bank(NamedTuple):
     psi: Array
     shape: Array
     rest: FloatArray
+    moment: FloatArray
     information: FloatArray
     contrast: FloatArray
 
@@ -81,7 +84,10 @@ def make_bank(template: Template, contrast: float | None) -> Bank:
                     table = c * slope / (1 + c * here)
                     psi[k, a, b, axis] = table
                     information[k] += (slope * table / c).sum() / (2 * phases**2)
-    return Bank(psi, shape, psi.sum(axis=(4, 5), dtype=np.float64), information, contrasts)
+    away = np.arange(side) - half
+    sums = [np.einsum(form, psi, away) for form in ("kabcij,i->kabc", "kabcij,j->kabc")]
+    moment = np.stack([sums[0][..., 0], sums[1][..., 1]], axis=-1)
+    return Bank(psi, shape, psi.sum(axis=(4, 5), dtype=np.float64), moment, information, contrasts)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -90,7 +96,7 @@ def refine(
     visible: tuple[BoolArray, BoolArray],
     starts: FloatArray,
     heights: FloatArray,
-    backgrounds: FloatArray,
+    backgrounds: tuple[FloatArray, FloatArray],
     offset: float,
     bank: Bank,
 ) -> FloatArray:
@@ -105,8 +111,10 @@ def refine(
     starts : shape (n, 2), px
     heights : shape (n,), counts per pixel
         A.
-    backgrounds : shape (n,), counts per pixel
-        b.
+    backgrounds
+        b around every disk, shape (n,), counts per pixel, and its gradient, shape (n, 2), counts per pixel and px. A
+        slope g that is not taken out pulls by ``g r w / A`` (of a radius of 8, an edge of 2.5 px and A = 20: by one
+        pixel per count and px).
     offset : counts per pixel
         What was taken off the image.
     bank
@@ -118,10 +126,11 @@ def refine(
         The start where the climb leads further away than the half-width of the tables.
     """
     good, partial = visible
+    levels, slopes = backgrounds
     phases, half = bank.shape.shape[0], bank.shape.shape[2] // 2
     out = starts.copy()
     for n in range(len(starts)):
-        k = _table(heights[n], backgrounds[n], bank.contrast)
+        k = _table(heights[n], levels[n], bank.contrast)
         scale = 1 / (max(heights[n], 1e-30) * bank.information[k] * bank.contrast[k])
         y, x, height = starts[n, 0], starts[n, 1], max(heights[n], 1e-30)
         for _ in range(ROUNDS):
@@ -131,15 +140,15 @@ def refine(
                 y = np.inf
                 break
             a, b = row - i * phases + phases // 2, column - j * phases + phases // 2
-            below = backgrounds[n] - offset
+            below = levels[n] - offset
             if partial[i, j]:
                 tables = bank.psi[k, a, b], bank.shape[a, b]
                 down, right, more = _partial_step(image, good, (i, j), tables, (below, height, bank.contrast[k]))
                 height = max(height / 4, height + more)
             else:
                 down, right = _products(image, (i, j), bank.psi[k, a, b, 0], bank.psi[k, a, b, 1])
-                down = (down - below * bank.rest[k, a, b, 0]) * scale
-                right = (right - below * bank.rest[k, a, b, 1]) * scale
+                down = (down - below * bank.rest[k, a, b, 0] - slopes[n, 0] * bank.moment[k, a, b, 0]) * scale
+                right = (right - below * bank.rest[k, a, b, 1] - slopes[n, 1] * bank.moment[k, a, b, 1]) * scale
             new_y = row / phases + min(LONGEST, max(-LONGEST, down))
             new_x = column / phases + min(LONGEST, max(-LONGEST, right))
             moved = max(abs(new_y - y), abs(new_x - x))

@@ -3,6 +3,8 @@
 A correlation with hidden pixels taken as zero would find too little of a disk beside a beam stop, and an edge where
 there is only the end of the detector. So both parts of the kernel are divided by the share of them that is visible:
 the map compares the mean over the visible part of the disk with the mean over the visible part of its surroundings.
+Times the root of the visible share of the disk this is its ratio to the noise, whose maximum is where the disk is; the
+mean alone would be as high for any place further under the stop.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ class Visibility:
     share : shape of the binned frame, float32
         Visible share of a disk centred on the bin.
     gains : shape (2, binned rows, binned columns), float32, or None
-        One over the visible shares of the kernel's signal and window. None where the whole detector counts and disks
-        at its border are left out: the level of the frame stands for what is beyond.
+        One over the visible shares of the kernel's signal and window, times the root of the share of the disk. None
+        where the whole detector counts and disks at its border are left out: the level of the frame stands for what is
+        beyond.
     margin : px
         Half-width of the window in which the likelihood looks at a disk.
     """
@@ -82,11 +85,13 @@ class Visibility:
                 1 / np.maximum(shown[2], LEAST_WINDOW),
             ]
         )
+        share = np.clip(shown[0], 0, 1)
+        gains *= np.sqrt(share)
         return cls(
             good=good,
             partial=partial,
             bins=(counts / size**2).astype(np.float32),
-            share=np.clip(shown[0], 0, 1).astype(np.float32),
+            share=share.astype(np.float32),
             gains=gains.astype(np.float32) if needed else None,
             margin=margin,
         )

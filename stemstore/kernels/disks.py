@@ -29,7 +29,6 @@ FILTERS = (*peaks.STEPS, "min_spacing after refinement", "hot pixel")
 
 HOT_SHARE = 0.5  # one pixel holding more of the net counts than this is a hot pixel, not a disk
 ROUNDING = 1e-6  # rounding of a float32 transform pair, relative to the norms of frame and kernel
-MAD = 1.4826  # standard deviation over median absolute deviation, for a normal distribution
 
 
 def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = False) -> int:
@@ -119,15 +118,19 @@ def _refined(
     image: Array,
     spectrum: Array,
     plan: DiskPlan,
-    found: tuple[FloatArray, FloatArray, FloatArray, Int64Array],
+    found: tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray], Int64Array],
     floors: tuple[float, float],
 ) -> FloatArray:
     """Give sub-pixel positions of candidates, the way that was chosen; `floors` are level of the frame and offset."""
-    positions, values, excess, _ = found
+    positions, values, (excess, slopes), _ = found
     if plan.bank is not None:
         visible = plan.visibility.good, plan.visibility.partial
         heights, below = values / plan.response, floors[0] + np.maximum(excess, 0.0)
-        return disk_likelihood.refine(image, visible, positions, heights, below, floors[1], plan.bank)
+        if plan.parameters.power != 1:  # the map has no unit
+            radius, width = plan.parameters.radius, plan.parameters.edge_width
+            sums = disk_sums(image, plan.visibility.good, plan.visibility.margin, positions, radius, width)
+            heights = sums.counts / (math.pi * radius**2)
+        return disk_likelihood.refine(image, visible, positions, heights, (below, slopes), floors[1], plan.bank)
     if plan.parameters.subpixel == "none":
         return np.round(positions)
     if plan.sharp is not None:
@@ -143,7 +146,7 @@ def _rules(score: Array, plan: DiskPlan, noise: Background, floor: float) -> pea
     if options.min_abs is not None:
         least = max(options.min_abs, floor)
     elif options.power != 1:  # the map has no unit: its own spread is the noise
-        least = max(floor, options.significance * MAD * float(np.median(np.abs(score))))
+        least = max(floor, options.significance * peaks.MAD * float(np.median(np.abs(score))))
     return peaks.Rules(
         rows=plan.frame_shape[0],
         columns=plan.frame_shape[1],
@@ -157,6 +160,7 @@ def _rules(score: Array, plan: DiskPlan, noise: Background, floor: float) -> pea
         max_peaks=options.max_peaks,
         significance=options.significance,
         least=least,
+        scaled=plan.visibility.gains is not None,
         local=local,
         level=noise.level,
         variance=noise.variance,

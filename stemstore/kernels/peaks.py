@@ -16,6 +16,7 @@ from stemstore.kernels.background import noise_limit
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array
 
+MAD = 1.4826  # standard deviation over median absolute deviation, for a normal distribution
 RING = (2.0, 5.0)  # background ring from radius + 2 to radius + 5 px
 
 
@@ -32,6 +33,8 @@ class Rules(NamedTuple):
         As there.
     least
         Absolute threshold.
+    scaled
+        Whether the map was multiplied by the root of the visible share.
     local
         Whether noise sets a higher one where the local background is higher.
     level, variance, quantum
@@ -52,6 +55,7 @@ class Rules(NamedTuple):
     max_peaks: int
     significance: float
     least: float
+    scaled: bool
     local: bool
     level: float
     variance: float
@@ -67,7 +71,7 @@ STEPS = ("maxima", "min_visible", "min_abs", "min_rel", "min_spacing", "max_peak
 @numba.njit(nogil=True, cache=True)
 def candidates(
     score: Array, binned: Array, bins: Array, share: Array, rules: Rules
-) -> tuple[FloatArray, FloatArray, FloatArray, Int64Array]:
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray], Int64Array]:
     """Find the maxima of a detection map and filter them.
 
     Parameters
@@ -85,8 +89,8 @@ def candidates(
         Vertices of parabolas; brightest first.
     values : shape (n,), counts per pixel
         The map there.
-    excess : shape (n,), counts per pixel
-        Local background above the level of the frame.
+    around
+        Local background above the level of the frame and its gradient, see `surroundings`.
     tally : shape (len(STEPS),)
         Number of maxima left after every filter.
     """
@@ -101,27 +105,29 @@ def candidates(
         inside[n] = _within(row, rules.rows, rules.border) and _within(column, rules.columns, rules.border)
     found, positions, values = found[inside], positions[inside], values[inside]
     tally[0] = len(found)
+    shown = np.array([np.float64(share[found[n, 0], found[n, 1]]) for n in range(len(found))], np.float64)
+    keep = shown >= rules.min_visible
+    found, positions, values, shown = found[keep], positions[keep], values[keep], np.sqrt(shown[keep])
+    if rules.scaled:
+        values /= shown
     order = np.argsort(-values, kind="mergesort")
-    found, positions, values = found[order], positions[order], values[order]
-    keep = np.array([share[found[n, 0], found[n, 1]] >= rules.min_visible for n in range(len(found))], np.bool_)
-    found, positions, values = found[keep], positions[keep], values[keep]
+    found, positions, values, shown = found[order], positions[order], values[order], shown[order]
     tally[1] = len(found)
-    excess = ring_medians(binned, bins, found, rules.binning, rules.radius)
+    excess, slopes = surroundings(binned, bins, found, rules)
     keep = np.ones(len(found), np.bool_)
     if rules.local:
         for n in range(len(found)):
-            keep[n] = values[n] > _limit(rules, excess[n]) / math.sqrt(share[found[n, 0], found[n, 1]])
-    positions, values, excess = positions[keep], values[keep], excess[keep]
-    tally[2] = len(values)
-    if len(values) > rules.relative_to:
-        keep = values >= rules.min_rel * values[rules.relative_to]
-        positions, values, excess = positions[keep], values[keep], excess[keep]
-    tally[3] = len(values)
-    keep = space_out(positions, rules.spacing)
-    positions, values, excess = positions[keep], values[keep], excess[keep]
-    tally[4] = len(values)
-    tally[5] = min(len(values), rules.max_peaks)
-    return positions[: tally[5]].copy(), values[: tally[5]].copy(), excess[: tally[5]].copy(), tally
+            keep[n] = values[n] * shown[n] > _limit(rules, excess[n])
+    tally[2] = keep.sum()
+    rest = np.flatnonzero(keep)
+    if len(rest) > rules.relative_to:
+        rest = rest[values[rest] >= rules.min_rel * values[rest[rules.relative_to]]]
+    tally[3] = len(rest)
+    rest = rest[space_out(positions[rest], rules.spacing)]
+    tally[4] = len(rest)
+    rest = rest[: rules.max_peaks]
+    tally[5] = len(rest)
+    return positions[rest], values[rest], (excess[rest], slopes[rest]), tally
 
 
 @numba.njit(nogil=True, cache=True)
@@ -228,24 +234,63 @@ def vertices(score: Array, positions: Int64Array) -> tuple[FloatArray, FloatArra
 
 
 @numba.njit(nogil=True, cache=True)
-def ring_medians(binned: Array, bins: Array, positions: Int64Array, size: int, radius: float) -> FloatArray:
-    """Take the median per pixel of the bins between radius + 2 and radius + 5 px (one bin at least) around positions.
+def surroundings(binned: Array, bins: Array, positions: Int64Array, rules: Rules) -> tuple[FloatArray, FloatArray]:
+    """Measure the background between radius + 2 and radius + 5 px (one bin at least) around positions, on whole bins.
 
-    Bins that are not wholly visible are left out; where none is left the result is 0.
+    Parameters
+    ----------
+    binned, bins, rules
+        As of `candidates`.
+    positions : shape (n, 2), bins
+
+    Returns
+    -------
+    excess : shape (n,), counts per pixel
+        Median of the ring, per pixel; 0 where none of it is visible.
+    slopes : shape (n, 2), counts per pixel and px
+        Gradient of the background, as far as it stands out of its noise (``g max(0, 1 - (2 sigma_g / g)^2)``). Values
+        further than three standard deviations from the median, of the noise or of the ring, count as being that far:
+        those of other disks. 0 where a part of the ring is hidden.
     """
-    inner = (radius + RING[0]) / size
-    outer = max((radius + RING[1]) / size, inner + 1)
+    size = rules.binning
+    inner = (rules.radius + RING[0]) / size
+    outer = max((rules.radius + RING[1]) / size, inner + 1)
     reach = math.ceil(outer)
-    values = np.empty((2 * reach + 1) ** 2)
-    out = np.zeros(len(positions))
+    values, places = np.empty((2 * reach + 1) ** 2), np.empty(((2 * reach + 1) ** 2, 2))
+    excess, slopes = np.zeros(len(positions)), np.zeros((len(positions), 2))
     for n in range(len(positions)):
-        m = 0
-        for i in range(max(0, positions[n, 0] - reach), min(bins.shape[0], positions[n, 0] + reach + 1)):
-            for j in range(max(0, positions[n, 1] - reach), min(bins.shape[1], positions[n, 1] + reach + 1)):
-                d = (i - positions[n, 0]) ** 2 + (j - positions[n, 1]) ** 2
-                if inner * inner <= d < outer * outer and bins[i, j] == 1:
-                    values[m] = binned[i, j]
+        m, whole = 0, 0
+        for i in range(-reach, reach + 1):
+            for j in range(-reach, reach + 1):
+                if not inner * inner <= i * i + j * j < outer * outer:
+                    continue
+                whole += 1
+                row, column = positions[n, 0] + i, positions[n, 1] + j
+                if 0 <= row < bins.shape[0] and 0 <= column < bins.shape[1] and bins[row, column] == 1:
+                    values[m], places[m, 0], places[m, 1] = binned[row, column], i, j
                     m += 1
-        if m > 0:
-            out[n] = np.median(values[:m]) / size**2
-    return out
+        if m == 0:
+            continue
+        median = np.median(values[:m])
+        excess[n] = median / size**2
+        if m == whole:
+            variance = max(rules.variance, rules.quantum * (rules.level + excess[n])) * size**2
+            away = values[:m] - median
+            limit = 3 * math.sqrt(variance)
+            if np.abs(away).max() > limit:  # a slope or another disk: most of the ring decides what is far
+                limit = max(limit, 3 * MAD * np.median(np.abs(away)))
+            for axis in range(2):
+                slopes[n, axis] = _slope(away, places[:m, axis], limit, variance) / size**3
+    return excess, slopes
+
+
+@numba.njit(nogil=True, cache=True)
+def _slope(values: FloatArray, places: FloatArray, limit: float, variance: float) -> float:
+    """Fit a slope to values, those beyond a limit taken for it, as far as it stands out of the noise."""
+    product, square = 0.0, 0.0
+    for k in range(len(values)):
+        product += min(limit, max(-limit, values[k])) * places[k]
+        square += places[k] * places[k]
+    if product == 0:
+        return 0.0
+    return product / square * max(0.0, 1 - 4 * variance * square / product**2)

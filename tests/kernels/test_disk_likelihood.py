@@ -30,7 +30,7 @@ def climb(
     partial = ~windows.all(axis=(2, 3))
     places = np.array(starts, dtype=np.float64)
     n = len(places)
-    return refine(image, (good, partial), places, np.full(n, height), np.full(n, below), 0.0, bank)
+    return refine(image, (good, partial), places, np.full(n, height), (np.full(n, below), np.zeros((n, 2))), 0.0, bank)
 
 
 @pytest.mark.parametrize("contrast", [1.0, 4.0, 20.0, 500.0])
@@ -107,5 +107,21 @@ def test_a_measured_probe_has_the_tables_of_its_shape() -> None:
     whole = np.zeros((SIDE, SIDE), np.bool_)
     image = np.pad(frame, half).astype(np.float32)
     tables = make_bank(template, None)
-    found = refine(image, (good, whole), np.array([[24.4, 23.5]]), np.full(1, 5.0), np.full(1, 0.5), 0.0, tables)
+    below = np.full(1, 0.5), np.zeros((1, 2))
+    found = refine(image, (good, whole), np.array([[24.4, 23.5]]), np.full(1, 5.0), below, 0.0, tables)
     np.testing.assert_allclose(found, [[23.7, 24.2]], atol=0.02)
+
+
+def test_a_known_slope_is_taken_out(bank: Bank) -> None:
+    """A rising background pulls a disk uphill, by the formula that is stated, and not once its slope is known."""
+    rows, columns = np.indices((SIDE, SIDE)) - 24.0
+    frame = 20 * TEMPLATE.draw((SIDE, SIDE), (24.1, 23.8)) + 40 + 0.5 * rows - 0.8 * columns
+    image = np.pad(frame, HALF).astype(np.float32)
+    visible = np.ones(image.shape, np.bool_), np.zeros(frame.shape, np.bool_)
+    start, height, level = np.array([[24.0, 24.0]]), np.full(1, 20.0), np.full(1, 40.0)
+    found = [
+        refine(image, visible, start, height, (level, np.array([slope])), 0.0, bank)[0] - (24.1, 23.8)
+        for slope in ((0.0, 0.0), (0.5, -0.8))
+    ]
+    np.testing.assert_allclose(found[0], np.array([0.5, -0.8]) * 6 * 2.5 / 20, rtol=0.2)
+    np.testing.assert_allclose(found[1], [0, 0], atol=0.02)
