@@ -142,17 +142,24 @@ class Selection:
         return self.cut((*parts, slice(None), slice(None)))
 
 
+def indices(axis: Index) -> Int64Array:
+    """List the indices of an axis; a range without going through its numbers one by one."""
+    if isinstance(axis, range):
+        return np.arange(axis.start, axis.stop, axis.step, dtype=np.int64)
+    return np.asarray(axis, dtype=np.int64)
+
+
 def flatten(axes: tuple[Index, ...], shape: tuple[int, ...]) -> Int64Array:
     """Flat C-order positions of the grid spanned by index runs `axes` in an array of shape `shape`."""
     flat = np.zeros(1, dtype=np.int64)
     for axis, size in zip(axes, shape, strict=True):
-        flat = np.add.outer(flat * size, np.asarray(axis, dtype=np.int64)).reshape(-1)
+        flat = np.add.outer(flat * size, indices(axis)).reshape(-1)
     return flat
 
 
 def runs(axis: Index, size: int) -> Iterator[slice]:
     """Cut `axis` where it passes from one stored block of `size` indices to another, keeping its order."""
-    blocks = np.asarray(axis, dtype=np.int64) // size
+    blocks = indices(axis) // size
     borders = np.flatnonzero(np.diff(blocks)) + 1
     edges = [0, *borders.tolist(), len(blocks)]
     for start, stop in itertools.pairwise(edges):
@@ -168,7 +175,7 @@ def groups(axis: Index, size: int) -> Iterator[tuple[int, Int64Array, Int64Array
     block, local, place
         Block number, indices inside the block, and where each of them stands in `axis`.
     """
-    index = np.asarray(axis, dtype=np.int64)
+    index = indices(axis)
     order = np.argsort(index, kind="stable")
     blocks = index[order] // size
     edges = np.flatnonzero(np.diff(blocks)) + 1

@@ -166,8 +166,8 @@ class BlockGraph(Mapping[Any, Any]):
         self.name, self.node, self.selection = name, source_node(source), selection
         self.source_key = f"source-{name}"
         sizes = iter(chunks)
-        self.cuts = [cuts(next(sizes)) if kept else [slice(0, 1)] for kept in selection.kept]
-        self.blocks = tuple(len(c) for c, kept in zip(self.cuts, selection.kept, strict=True) if kept)
+        self.edges = [_edges(next(sizes)) if kept else [0, 1] for kept in selection.kept]
+        self.blocks = tuple(len(e) - 1 for e, kept in zip(self.edges, selection.kept, strict=True) if kept)
 
     def __getitem__(self, key: Any) -> Any:
         if key == self.source_key:
@@ -177,7 +177,10 @@ class BlockGraph(Mapping[Any, Any]):
         if not all(0 <= i < n for i, n in zip(key[1:], self.blocks, strict=True)):
             raise KeyError(key)
         block = iter(key[1:])
-        parts = tuple(c[next(block)] if kept else c[0] for c, kept in zip(self.cuts, self.selection.kept, strict=True))
+        places = [
+            (edges, next(block) if kept else 0) for edges, kept in zip(self.edges, self.selection.kept, strict=True)
+        ]
+        parts = tuple(slice(edges[i], edges[i + 1]) for edges, i in places)
         return (read_block, self.source_key, self.selection.cut(parts))
 
     def __iter__(self) -> Iterator[Any]:
@@ -218,12 +221,17 @@ def read_block(source: ScanSource, selection: Selection) -> Array:
 def natural_chunks(source: ScanSource, selection: Selection) -> Chunks:
     """Cut the kept axes at the block borders of the source; the detector stays whole."""
     sizes = (*source.chunk, *selection.stored[-2:])
-    pieces = (
-        tuple(part.stop - part.start for part in cut_axis(axis, size))
-        for axis, size, kept in zip(selection.axes, sizes, selection.kept, strict=True)
-        if kept
-    )
-    return tuple(pieces)
+    kept = (pair for pair, kept in zip(zip(selection.axes, sizes, strict=True), selection.kept, strict=True) if kept)
+    return tuple(_block_sizes(axis, size) for axis, size in kept)
+
+
+def _block_sizes(axis: Index, size: int) -> tuple[int, ...]:
+    """Lengths of the pieces of `cut_axis`; those of an unbroken axis without making a slice for each."""
+    if not isinstance(axis, range) or axis.step != 1 or not len(axis):
+        return tuple(part.stop - part.start for part in cut_axis(axis, size))
+    borders = range(axis.start - axis.start % size + size, axis.stop, size)
+    edges = [axis.start, *borders, axis.stop]
+    return tuple(b - a for a, b in itertools.pairwise(edges))
 
 
 def cut_axis(axis: Index, size: int) -> list[slice]:
@@ -241,8 +249,12 @@ def cut_axis(axis: Index, size: int) -> list[slice]:
 
 def cuts(sizes: tuple[int, ...]) -> list[slice]:
     """Turn chunk sizes into slices."""
-    edges = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+    return [slice(a, b) for a, b in itertools.pairwise(_edges(sizes))]
+
+
+def _edges(sizes: tuple[int, ...]) -> list[int]:
+    """Where pieces of some sizes begin, and where the last one ends; opening keeps these, not a slice for each."""
+    return [0, *itertools.accumulate(sizes)]
 
 
 def token(*parts: Any) -> str:

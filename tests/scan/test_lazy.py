@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import stemstore
-from stemstore.scan.lazy import ScanArray, selection_of
+from stemstore.scan.lazy import ScanArray, cut_axis, natural_chunks, selection_of
 from stemstore.selection import Selection
 from stemstore.sources.streaming import FrameScan
 from stemstore.testing.arrays import ArrayFrames
@@ -34,6 +34,16 @@ def test_array_is_a_dask_array_of_numpy_blocks(array):
     np.testing.assert_array_equal(array.compute(), FRAMES)
     assert type(array.map_blocks(lambda block: block, dtype=array.dtype).compute()) is np.ndarray
     assert selection_of(array.persist()) is None
+
+
+@pytest.mark.parametrize("key", [slice(None), slice(3, None), slice(5, 6), slice(2, 9), slice(0, 0), slice(9, 1, -2)])
+def test_blocks_of_an_axis(array, key):
+    """Unbroken axes are cut where pieces of the source end, wherever they begin, as all others are."""
+    part = array[key]
+    axis = part.selection().axes[0]
+    chunks = natural_chunks(part._source, part.selection())
+    assert chunks[0] == tuple(piece.stop - piece.start for piece in cut_axis(axis, 4))
+    np.testing.assert_array_equal(part.compute(), FRAMES[key])
 
 
 def test_numba_functions_of_users_get_plain_blocks(array):
