@@ -70,3 +70,15 @@ def test_file_that_is_gone(tmp_path):
 def test_whole_records(size, record, offset, expected):
     """Whole records and left-over bytes behind the header of a file."""
     assert records.whole_records(size, record, offset) == expected
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "f8"])
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_bytes_are_turned_round_in_place(dtype, layout):
+    """Values become those of the other byte order where they lie; neighbours are not touched."""
+    whole = CONTENT[:4800].view(dtype).reshape(10, -1).copy()
+    part = whole[2:8] if layout == "contiguous" else whole[2:8, ::2]
+    truth, before = part.byteswap(), whole.copy()
+    records.swap_bytes(part)
+    assert part.tobytes() == truth.tobytes()
+    assert whole[:2].tobytes() == before[:2].tobytes()
