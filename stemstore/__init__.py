@@ -66,6 +66,10 @@ _FACE = {
     "com_colours": ("stemstore.ops.colours", "com_colours"),
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
+    "find_basis": ("stemstore.ops.basis", "find_basis"),
+    "index_disks": ("stemstore.ops.lattice", "index_disks"),
+    "fit_lattice": ("stemstore.ops.lattice", "fit_lattice"),
+    "strain_map": ("stemstore.ops.strain", "strain_map"),
     "compute": ("stemstore.ops.shared", "compute"),
     "save": ("stemstore.ops.save", "save"),
     "open_result": ("stemstore.ops.results", "open_result"),
@@ -99,13 +103,16 @@ __all__ = [
     "explain",
     "export",
     "finalise_conversion",
+    "find_basis",
     "find_beam",
     "find_disks",
     "find_hot_pixels",
     "find_rings",
     "fit_descan",
     "fit_ellipse",
+    "fit_lattice",
     "fit_origin",
+    "index_disks",
     "inspect",
     "map_frames",
     "max_pattern",
@@ -129,6 +136,7 @@ __all__ = [
     "sector",
     "segments",
     "split_halves",
+    "strain_map",
     "subtract_descan",
     "thin",
     "to_sparse",
@@ -148,6 +156,7 @@ if TYPE_CHECKING:
     from stemstore.conversion.run import convert
     from stemstore.exchange.run import export
     from stemstore.maintenance.validate import validate as validate
+    from stemstore.ops.basis import find_basis as find_basis
     from stemstore.ops.beam import find_beam
     from stemstore.ops.binning import bin_detector
     from stemstore.ops.bragg import find_disks
@@ -166,6 +175,8 @@ if TYPE_CHECKING:
     from stemstore.ops.explain import explain
     from stemstore.ops.functions import map_frames
     from stemstore.ops.hot_pixels import find_hot_pixels
+    from stemstore.ops.lattice import fit_lattice as fit_lattice
+    from stemstore.ops.lattice import index_disks as index_disks
     from stemstore.ops.origins import fit_origin, measure_origin
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
     from stemstore.ops.polar import polar_profile
@@ -180,6 +191,7 @@ if TYPE_CHECKING:
     from stemstore.ops.shared import compute
     from stemstore.ops.spacings import detector_step_from_angle, detector_step_from_rings
     from stemstore.ops.sparse_blocks import to_sparse
+    from stemstore.ops.strain import strain_map as strain_map
     from stemstore.ops.transform import transform_com
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.calibrate import calibrate

@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,24 @@ from stemstore.cli.progress import shown
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
 from stemstore.errors import ScanWarning
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 EXAMPLE = "stemstore convert scan_42/ scan_42.zarr --count --scan-step '0.5 nm'"
+OF_SOURCE = (
+    "scan_shape",
+    "flyback",
+    "format_version",
+    "option",
+    "beam_energy",
+    "semi_convergence_angle",
+    "scan_step",
+    "detector_step",
+    "detector_center",
+    "scan_rotation",
+)
+"""Options of readers and of the calibration."""
+
 COUNTED_ITEMSIZE = 2  # bytes of the pixels that events are compared with
 
 
@@ -65,6 +82,14 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
         bool,
         typer.Option("--overwrite", help="Replace a store once the new one is done.", rich_help_panel=options.OUTPUT),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a conversion to DST that was interrupted, if there is one.",
+            rich_help_panel=options.RUNNING,
+        ),
+    ] = False,
     workers: options.Workers = None,
     max_memory: options.MaxMemory = None,
     progress: options.Progress = "auto",
@@ -75,83 +100,72 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
 ) -> None:
     """Convert raw detector data to a store.
 
-    The store appears under its name when it is finished; a conversion that fails leaves nothing behind.
+    The store appears under its name when it is finished. A conversion that is interrupted keeps its finished parts for
+    --resume; one that fails leaves nothing behind.
     """
-    given = options.source_options(
-        scan_shape=scan_shape,
-        flyback=flyback,
-        format_version=format_version,
-        option=option,
-        beam_energy=beam_energy,
-        semi_convergence_angle=semi_convergence_angle,
-        scan_step=scan_step,
-        detector_step=detector_step,
-        detector_center=detector_center,
-        scan_rotation=scan_rotation,
-    )
-    limits: dict[str, Any] = {
-        "rule": rule.value,
-        "background_threshold": counting.parse_levels(background_threshold, "--background-threshold"),
-        "xray_threshold": counting.parse_levels(xray_threshold, "--xray-threshold"),
-        "background_sigma": background_sigma,
-        "xray_sigma": xray_sigma,
-        "threshold": None if threshold is None else threshold.value,
-        "false_events_per_frame": false_events_per_frame,
-        "dark": dark,
-        "gain": gain,
-        "row_dark": row_dark.value,
-        "bad_pixels": bad_pixels,
-        "mask": mask,
-        "event_columns": () if event_columns is None else tuple(name.strip() for name in event_columns.split(",")),
-    }
-    job: dict[str, Any] = {
-        "reader": reader,
-        "count": count,
-        "profile": profile.value,
-        "workers": n_workers() if workers is None else workers,
-        "max_memory": memory_budget() if max_memory is None else parse_size(max_memory),
-    }
-    _refuse_taken(destination, overwrite=overwrite)
-    source: Any = sources[0] if len(sources) == 1 else sources
+    source, asked = asked_for(locals())
+    refuse_taken(destination, overwrite=overwrite)
     if dry_run:
-        _show_plan(plan(source, destination, limits, job | given), as_json=as_json)
+        _show_plan(plan(source, destination, asked), as_json=as_json)
         return
     from stemstore.conversion.run import convert
 
     with shown(progress) as display, warnings.catch_warnings():
         warnings.simplefilter("ignore", ScanWarning)  # the report has them all
-        report = convert(source, destination, overwrite=overwrite, progress=display, **limits, **job, **given)
+        report = convert(source, destination, overwrite=overwrite, resume=resume, progress=display, **asked)
     for text in report.warnings:
         notify(f"warning: {text}")
     if as_json:
         print_json("convert", asdict(report))
     else:
-        print_facts(_report_facts(report))
+        print_facts(report_facts(report))
 
 
-def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+def asked_for(given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Turn what the command line gives into source and keyword arguments of `stemstore.convert`.
+
+    Parameters
+    ----------
+    given
+        Values of the parameters of `run`, by name.
+    """
+    columns, threshold = given["event_columns"], given["threshold"]
+    kept = ("reader", "count", "background_sigma", "xray_sigma", "false_events_per_frame", "dark", "gain")
+    asked = {name: given[name] for name in (*kept, "bad_pixels", "mask")}
+    asked |= {
+        "rule": given["rule"].value,
+        "background_threshold": counting.parse_levels(given["background_threshold"], "--background-threshold"),
+        "xray_threshold": counting.parse_levels(given["xray_threshold"], "--xray-threshold"),
+        "threshold": None if threshold is None else threshold.value,
+        "row_dark": given["row_dark"].value,
+        "event_columns": () if columns is None else tuple(name.strip() for name in columns.split(",")),
+        "profile": given["profile"].value,
+        "workers": n_workers() if given["workers"] is None else given["workers"],
+        "max_memory": memory_budget() if given["max_memory"] is None else parse_size(given["max_memory"]),
+    }
+    sources = given["sources"]
+    further = options.source_options(**{name: given[name] for name in OF_SOURCE})
+    return sources[0] if len(sources) == 1 else sources, asked | further
+
+
+def plan(source: Any, destination: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Say what a conversion would do, after its sampling of frames; nothing is written.
 
     Parameters
     ----------
-    source, destination
+    source, destination, asked
         As for `stemstore.convert`.
-    limits
-        Rule and thresholds of counting.
-    job
-        All other options.
 
     Raises
     ------
     StemStoreError
         As for `stemstore.convert`.
     """
-    from stemstore.conversion.job import prepare
+    from stemstore.conversion.job import decide
     from stemstore.conversion.plan import CountedPlan
-    from stemstore.conversion.settings import CountOptions
     from stemstore.store.layout import dump_layout
 
-    prepared = prepare(source, counting=CountOptions(**limits), **job)
+    prepared = decide(source, asked)
     made, document = prepared.plan, prepared.document
     counted = isinstance(made, CountedPlan)
     raw = math.prod(document.shape) * getattr(getattr(made.source, "dtype", None), "itemsize", COUNTED_ITEMSIZE)
@@ -181,7 +195,7 @@ def plan(source: Any, destination: str, limits: dict[str, Any], job: dict[str, A
     }
 
 
-def _refuse_taken(destination: str, *, overwrite: bool) -> None:
+def refuse_taken(destination: str, *, overwrite: bool) -> None:
     """Find out at once, and not after the sampling of frames, that the destination is taken."""
     from stemstore.store.destination import check_free
     from stemstore.store.urls import open_storage
@@ -214,7 +228,8 @@ def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
         notify(f"warning: {text}")
 
 
-def _report_facts(report: Any) -> list[tuple[str, str]]:
+def report_facts(report: Any) -> list[tuple[str, str]]:
+    """Tell of a finished conversion in labels and texts."""
     ratio = report.raw_bytes / max(1, report.stored_bytes)
     rate = report.raw_bytes / 1e6 / max(1e-9, report.seconds)
     rows = [

@@ -21,6 +21,7 @@ from stemstore.errors import (
 )
 
 OK, FAILED, USAGE, UNREADABLE, EXISTS, MISMATCH, BUDGET = range(7)
+RESUMABLE = 75  # EX_TEMPFAIL of sysexits: the same command goes on where it was
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143  # 128 and the number of the signal, as shells report it
 
 CODES: dict[type[BaseException], int] = {
@@ -52,6 +53,7 @@ MEANING = {
     EXISTS: "output exists",
     MISMATCH: "checksum mismatch",
     BUDGET: "out of memory budget or disk space",
+    RESUMABLE: "terminated, what was finished is kept for --resume",
     INTERRUPTED: "interrupted",
     TERMINATED: "terminated",
 }
@@ -62,7 +64,7 @@ HINTS: dict[type[BaseException], str] = {
     CalibrationMissingError: "state the calibration, for example --detector-step '0.5 mrad' --beam-energy '300 keV'",
     DestinationExistsError: "--overwrite replaces a store or an image",
     MemoryBudgetError: "--max-memory sets the budget",
-    ConversionIncompleteError: "'stemstore info' shows how far it came",
+    ConversionIncompleteError: "'stemstore repair' shows how far it came, and finishes it",
     OptionalDependencyError: "'stemstore doctor' lists the extras",
 }
 """The option or verb that helps, by error class."""

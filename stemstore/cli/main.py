@@ -14,14 +14,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stemstore import __version__
-from stemstore.cli import convert, demo, disks, doctor, export, info, inspect, readers, validate, virtual
+from stemstore.cli import (
+    convert,
+    demo,
+    disks,
+    doctor,
+    export,
+    finalise,
+    info,
+    inspect,
+    partition,
+    plan,
+    readers,
+    repair,
+    validate,
+    virtual,
+)
 from stemstore.cli.exit import TERMINATED
 from stemstore.cli.verb import Verb, exit_codes_text
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-VERBS: tuple[ModuleType, ...] = (readers, inspect, convert, export, info, validate, virtual, disks, demo, doctor)
+VERBS: tuple[ModuleType, ...] = (
+    *(readers, inspect, convert, plan, partition, finalise, repair, export),
+    *(info, validate, virtual, disks, demo, doctor),
+)
 
 LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}  # beyond: everything, or nothing
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from stemstore.cli.exit import BUDGET, MEANING, exit_code, hint
+from stemstore.cli.exit import BUDGET, MEANING, RESUMABLE, TERMINATED, exit_code, hint
 from stemstore.cli.output import notify, print_json
 from stemstore.errors import StemStoreError
 
@@ -32,6 +32,11 @@ class Verb(TyperCommand):
         except BrokenPipeError as error:
             _drop_output()
             raise typer.Exit(exit_code(error)) from None
+        except SystemExit as error:
+            kept = getattr(error, "__notes__", [])
+            for note in kept:
+                notify(f"terminated: {note}")
+            raise typer.Exit(RESUMABLE if kept else TERMINATED) from None
         except (Exception, KeyboardInterrupt) as error:
             if hasattr(error, "exit_code"):  # the parser's own errors print themselves
                 raise

@@ -105,11 +105,11 @@ def test_unfinished_store_is_shown(call, document, unfinished):
 
 
 def test_unfinished_store_is_not_worked_on(call, unfinished):
-    """Any other verb refuses it, and the hint leads to this one."""
+    """Any other verb refuses it, and the hint leads to the one that finishes it."""
     (working,) = unfinished.parent.glob("a.zarr.part-*")
     result = call("virtual", working, "--disk", "3")
     assert result.exit_code == 3
-    assert "'stemstore info' shows how far it came" in result.stderr
+    assert "'stemstore repair' shows how far it came" in result.stderr
 
 
 def test_empty_folder_is_exit_3(call, tmp_path):

@@ -23,7 +23,22 @@ def started(*args, **more):
 def test_help_lists_every_verb(call):
     """Help names all verbs and the exit codes."""
     text = call("--help").stdout
-    verbs = ("readers", "inspect", "convert", "export", "info", "validate", "virtual", "disks", "demo", "doctor")
+    verbs = (
+        "readers",
+        "inspect",
+        "convert",
+        "plan",
+        "partition",
+        "finalise",
+        "repair",
+        "export",
+        "info",
+        "validate",
+        "virtual",
+        "disks",
+        "demo",
+        "doctor",
+    )
     assert all(f"  {name}  " in text for name in verbs)
     assert "4 output exists" in " ".join(text.split())
 
