@@ -146,6 +146,25 @@ def test_disks_in_a_store_are_those_in_memory(ds: xr.Dataset, frames: np.ndarray
         xr.testing.assert_identical(stored[name].variable, plain[name].variable)
 
 
+@pytest.mark.parametrize("ds", [True], ids=["counted"], indirect=True)
+def test_other_processes_find_the_same(ds: xr.Dataset) -> None:
+    """Stores are opened where the tasks run; the pieces come back and are kept here."""
+    with dask.config.set(scheduler="processes", num_workers=2):
+        stored = find_disks(ds, radius=4, store=ds)
+    tables_equal(stored, find_disks(ds, radius=4))
+
+
+def test_a_cluster_can_be_interrupted(ds: xr.Dataset) -> None:
+    """What the workers have sent is kept; the rest is done when the run goes on."""
+    plain = find_disks(ds, radius=4)
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
+    with cluster, distributed.Client(cluster):
+        with pytest.raises(DisksInterrupted):
+            find_disks(ds, radius=4, store=ds, progress=Interrupting(after=15))
+        tables_equal(find_disks(ds, radius=4, store=ds, resume=True), plain)
+
+
 def test_plain_zarr_reads_the_columns(ds: xr.Dataset) -> None:
     """Any reader of Zarr finds the columns and offsets as arrays."""
     found = find_disks(ds, radius=4, store=ds, name="peaks")
