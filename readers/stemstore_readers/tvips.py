@@ -104,7 +104,7 @@ class Tvips:
         if not sum(counts):
             msg = f"file {str(files[0])!r} holds no whole record of {header.record} bytes; copy it again"
             raise TruncatedFileError(msg, url=str(files[0]), found=file_size(files[0]), expected=header.record)
-        frames = _read_frame_headers(files, counts, header)
+        frames = _read_frame_headers(files, counts, header, every=not self.layout.settled)
         placed = lay_out(self.layout, frames)
         described = describe(files)
         metadata = metadata_of(header, frames, placed, described, warnings + placed.warnings)
@@ -217,12 +217,13 @@ def _read_series(path: Place) -> SeriesHeader:
         raise
 
 
-def _read_frame_headers(files: list[Place], counts: list[int], header: SeriesHeader) -> Array:
-    """Read the headers of all frames, shape (n,), fields by name."""
+def _read_frame_headers(files: list[Place], counts: list[int], header: SeriesHeader, *, every: bool) -> Array:
+    """Read the headers of all frames, or of the first and the last one, shape (n,), fields by name."""
     frames, first, before = np.zeros(sum(counts), header.frame_dtype()), 0, SERIES_BYTES
-    size = header.frame_header
+    size, ends = header.frame_header, (0, sum(counts) - 1)
     for path, count in zip(files, counts, strict=True):
         number = np.arange(count, dtype=np.int64)
+        number = number if every else np.array([end - first for end in ends if first <= end < first + count], np.int64)
         read_blocks(path, before + number * header.record, size, as_bytes(frames), (first + number) * size)
         first, before = first + count, 0
     return frames
