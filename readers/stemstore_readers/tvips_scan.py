@@ -34,6 +34,11 @@ class Layout:
     serpentine: Serpentine | None = None
     hysteresis: int = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether the scan follows from these statements and the number of frames."""
+        return self.scan_shape is not None and self.sync_offset is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -62,7 +67,7 @@ def lay_out(layout: Layout, frames: Array) -> Placed:
     layout
         The user's statements.
     frames : shape (n,)
-        Frame headers.
+        Frame headers; only their number counts where the user's statements settle the scan.
 
     Raises
     ------
@@ -71,9 +76,8 @@ def lay_out(layout: Layout, frames: Array) -> Placed:
     CorruptDataError
         Next to nothing of the scan was recorded.
     """
-    n, points = len(frames), _rotator_points(frames)
-    found = _scan_fields(frames)
-    offset = layout.sync_offset
+    n, offset = len(frames), layout.sync_offset
+    points, found = (None, None) if layout.settled else (_rotator_points(frames), _scan_fields(frames))
     if layout.scan_shape is not None:
         if offset is None and points is not None and len(points) == math.prod(layout.scan_shape):
             placed = Placed(layout.scan_shape, points, n, max(int(points[0]), 0), "user")
@@ -211,10 +215,10 @@ def metadata_of(
         known["beam_energy"] = Quantity(value=header.high_tension, unit="keV", source="header")
     if first.get("mode") == IMAGE and first["magnification"]:
         known["magnification"] = first["magnification"]
-    time = frames["time"] + frames["ms"] / 1000
+    time = frames["time"][[0, -1]] + frames["ms"][[0, -1]] / 1000
     if time[0] > 0:
         known["start_time"] = datetime.fromtimestamp(float(time[0]), tz=UTC).isoformat()
-    period = float(time[-1] - time[0]) / max(len(time) - 1, 1)
+    period = float(time[-1] - time[0]) / max(len(frames) - 1, 1)
     if period > 0:
         known["frame_period"] = Quantity(value=period, unit="s", source="header")
     acquisition = Acquisition(scan_shape_alternatives=placed.alternatives, sync_offset=placed.sync_offset, **known)

@@ -21,6 +21,7 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.testing import ReaderTests
+from stemstore_readers import tvips
 from stemstore_readers.tvips import Tvips
 from stemstore_readers.tvips_headers import parse_header
 
@@ -153,6 +154,20 @@ def test_times_and_camera(tmp_path):
     assert metadata.acquisition.frame_period.value == pytest.approx(0.01)
     assert metadata.detector.binning == (4, 2)
     assert metadata.vendor["series"]["pixel_size"] == 31000
+
+
+def test_a_stated_scan_needs_no_frame_headers(tmp_path, monkeypatch):
+    """With shape and offset stated, only the first and the last header are read; the result is the same."""
+    path, read, real = str(write_series(tmp_path, ramp(7), per_file=3)), [], tvips.read_blocks
+    monkeypatch.setattr(
+        tvips, "read_blocks", lambda _, offsets, *rest: read.extend(offsets.tolist()) or real(_, offsets, *rest)
+    )
+    source = Tvips(scan_shape=(2, 3), sync_offset=1)(path)
+    assert len(read) == 2
+    np.testing.assert_array_equal(whole(source).reshape(6, 3, 5), ramp(7)[1:])
+    every = Tvips(scan_shape=(2, 3))(path).metadata.acquisition
+    assert source.metadata.acquisition.start_time == every.start_time
+    assert source.metadata.acquisition.frame_period == every.frame_period
 
 
 @pytest.mark.parametrize(
