@@ -61,7 +61,7 @@ class Template:
             large = disk((shape[0] * fine, shape[1] * fine), middle, self.radius * fine, self.edge_width * fine)
             return large.reshape(shape[0], fine, shape[1], fine).mean(axis=(1, 3))
         whole = [round(c) for c in centre]
-        moved = _moved(self.stamp, (centre[0] - whole[0], centre[1] - whole[1]))
+        moved = moved_by(self.stamp, (centre[0] - whole[0], centre[1] - whole[1]))
         image = np.zeros(shape)
         half = len(moved) // 2
         first = [w - half for w in whole]
@@ -193,12 +193,12 @@ def template_of(image: Array, source: str | None = None) -> Template:
     half = math.ceil(radius + probe.edge_width / 2 + width) + 2  # empty rim: moved in Fourier space it does not wrap
     whole = [round(c) for c in probe.centre]
     stamp = np.pad(clean, half)[whole[0] : whole[0] + 2 * half + 1, whole[1] : whole[1] + 2 * half + 1]
-    stamp = np.clip(_moved(stamp, (whole[0] - probe.centre[0], whole[1] - probe.centre[1])), 0, None)
+    stamp = np.clip(moved_by(stamp, (whole[0] - probe.centre[0], whole[1] - probe.centre[1])), 0, None)
     text = f"image of shape {values.shape}" if source is None else source
     return Template(radius, probe.edge_width, probe.centre, stamp, text)
 
 
-def _moved(image: FloatArray, shift: tuple[float, float]) -> FloatArray:
+def moved_by(image: FloatArray, shift: tuple[float, float]) -> FloatArray:
     """Move an image by less than a pixel in Fourier space."""
     if shift == (0.0, 0.0):
         return image
