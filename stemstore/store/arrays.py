@@ -13,6 +13,7 @@ from stemstore.selection import flatten, groups
 from stemstore.store.metadata import INTENSITY
 from stemstore.store.scratch import lease
 from stemstore.store.stream import ShardedArray, ravel
+from stemstore.store.urls import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 8 * 2**20
 """Dense bytes of one dask block: large enough for few tasks, small enough to stay near the cache."""
+
+REMOTE_BLOCK_BYTES = 64 * 2**20
+"""The same for a store on a server: one task asks for all that a row needs at once, instead of one after the other."""
 
 PARTITION_BYTES = 128 * 2**20
 """Dense bytes of one task of an operation: long against what a scheduler takes for a task."""
@@ -63,7 +67,7 @@ class StoredFrames:
     partition
         Extent along every scan axis of the unit of work: one shard, or several small ones.
     chunk
-        Extent along every scan axis of what one dask block should hold (about 8 MiB).
+        Extent along every scan axis of what one dask block should hold (about 8 MiB, from a server 64 MiB).
     """
 
     def __init__(self, head: StoreHead) -> None:
@@ -78,7 +82,8 @@ class StoredFrames:
         frame_bytes = math.prod(self.shape[-2:]) * self.dtype.itemsize
         together = min(PARTITION_BYTES // frame_bytes, math.prod(self.scan_shape) // FEWEST_TASKS)
         self.partition = block_extents((info.shard or info.chunk)[:-2], self.scan_shape, together)
-        self.chunk = block_extents(self._chunk[:-2], self.partition, BLOCK_BYTES // frame_bytes)
+        limits = self.partition if is_local(self.url) else self.scan_shape
+        self.chunk = block_extents(self._chunk[:-2], limits, block_bytes(self.url) // frame_bytes)
 
     @property
     def url(self) -> str:
@@ -231,6 +236,11 @@ def paste(frame: Array, tile: Array, at: tuple[int, ...]) -> None:
     top, left = at[0] * tile.shape[0], at[1] * tile.shape[1]
     target = frame[top : top + tile.shape[0], left : left + tile.shape[1]]
     target[...] = tile[: target.shape[0], : target.shape[1]]
+
+
+def block_bytes(url: str) -> int:
+    """Dense bytes of one dask block of a store."""
+    return BLOCK_BYTES if is_local(url) else REMOTE_BLOCK_BYTES
 
 
 def block_extents(chunk: tuple[int, ...], limits: tuple[int, ...], frames: int) -> tuple[int, ...]:

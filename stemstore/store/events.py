@@ -10,7 +10,7 @@ import numpy as np
 from stemstore.errors import CorruptDataError
 from stemstore.kernels.contract import DetectorRegion, Events
 from stemstore.selection import groups
-from stemstore.store.arrays import BLOCK_BYTES, cut_detector
+from stemstore.store.arrays import block_bytes, cut_detector
 from stemstore.store.metadata import GAP, N_SLOTS
 from stemstore.store.scratch import BoundedCache, lease
 from stemstore.store.stream import ShardedArray
@@ -58,7 +58,7 @@ class StoredEvents:
         self.partition = run_extents(self.scan_shape, self.frames_per_block * blocks)
         frame_bytes = math.prod(self.shape[-2:]) * self.dtype.itemsize
         # A run along the row stays within one block of events; a square would decode several
-        frames = 1 << (max(BLOCK_BYTES // frame_bytes, 1).bit_length() - 1)
+        frames = 1 << (max(block_bytes(self.url) // frame_bytes, 1).bit_length() - 1)
         run = run_extents(self.scan_shape, frames)
         self.chunk = tuple(min(r, p) for r, p in zip(run, self.partition, strict=True))
 
