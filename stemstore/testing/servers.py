@@ -155,6 +155,8 @@ class Proxy:
         Of the server on this machine.
     latency : unit s
         Added to every request; bodies are delayed, not slowed down.
+    bandwidth : unit bytes/s
+        What all answers together may take; None for no limit.
     fault
         Called with each request. ``"drop"`` closes the connection at once, ``"truncate"`` in the middle of
         the answer's body, ``"cut"`` in the middle of the request's body; ``"lose"`` lets the server do what it is asked
@@ -166,6 +168,7 @@ class Proxy:
 
     port: int
     latency: float = 0.0
+    bandwidth: float | None = None
     fault: Callable[[Request], str | int | None] | None = None
     requests: list[Request] = field(default_factory=list)
 
@@ -173,6 +176,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
+        self._line_free = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -201,6 +205,14 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def wait_for_line(self, n_bytes: int) -> None:
+        """Wait until so many bytes have passed the line, which all connections share."""
+        if self.bandwidth is None:
+            return
+        now = self._loop.time()
+        self._line_free = max(now, self._line_free) + n_bytes / self.bandwidth
+        await asyncio.sleep(self._line_free - now)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -284,5 +296,6 @@ class _Conversation:
                     self.writer.write(body[: end + min(int(length[1]), len(body) - end) // 2])
                     await self.writer.drain()
                     return
+            await self.proxy.wait_for_line(len(body))
             self.writer.write(body)
             await self.writer.drain()
