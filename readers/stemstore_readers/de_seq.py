@@ -18,7 +18,7 @@ import numpy as np
 
 from stemstore.errors import InputError, NotFoundError
 from stemstore.sources.contract import MISSING, VALID
-from stemstore.sources.files import describe, expand, identity, list_folder
+from stemstore.sources.files import describe, expand, identity, list_beside
 from stemstore.sources.geometry import MAX_MISSING, fit_scan, shape_option
 from stemstore.sources.records import RecordSource
 from stemstore_readers.de_seq_files import SideFiles, bad_pixels, read_side_files
@@ -215,7 +215,7 @@ def find_halves(paths: list[Place]) -> list[Place] | None:
     mine, other = _half(paths[0]), {"top": "bottom", "bottom": "top"}[kinds[0]]
     partners = [
         (abs(_clock(half["time"]) - _clock(mine["time"])), path)
-        for path in list_folder(paths[0].parent)
+        for path in list_beside(paths)
         if (half := _half(path)) and half["root"] == mine["root"] and half["half"].lower() == other
     ]
     if not partners:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from stemstore.errors import InputError, NotFoundError, StemStoreError, TruncatedFileError
-from stemstore.sources.files import describe, exists, expand, file_size, identity, list_folder, unreadable
+from stemstore.sources.files import describe, exists, expand, file_size, identity, list_beside, unreadable
 from stemstore.sources.geometry import check_range, fit_scan, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, stack_metadata, swap_bytes, whole_records
 from stemstore.sources.remote import place
@@ -266,7 +266,7 @@ def find_files(paths: list[Place]) -> tuple[Place | None, list[Place], Place | N
         raise InputError(msg, found=len(prefixes), expected=1)
     ((folder, prefix),) = prefixes
     numbered = {}
-    for path in list_folder(folder):
+    for path in list_beside(paths):
         match = NUMBERED.match(path.name)
         if match is not None and match.group(1) == prefix:
             numbered[int(match.group(2))] = path

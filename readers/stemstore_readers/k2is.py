@@ -16,7 +16,7 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError, NotFoundError, StemStoreError
 from stemstore.sources.contract import MISSING, PARTIAL, VALID
-from stemstore.sources.files import describe, expand, file_size, identity, list_folder
+from stemstore.sources.files import describe, expand, file_size, identity, list_beside
 from stemstore.sources.geometry import ValidityArray, check_range, flyback_of, place_frames, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
 from stemstore.sources.remote import place
@@ -294,7 +294,7 @@ def find_files(given: list[Place]) -> tuple[list[Place | None], Place | None]:
         msg = f"files of {len(stems)} scans were given: {', '.join(sorted(map(str, stems)))}; open them one at a time"
         raise InputError(msg, found=len(stems), expected=1)
     stem = stems.pop()
-    named = {entry.name.lower(): entry for entry in list_folder(stem.parent)}
+    named = {entry.name.lower(): entry for entry in list_beside(given)}
     files = [named.get(f"{stem.name}{number}.bin".lower()) for number in range(1, sectors.N_SECTORS + 1)]
     if not any(files):
         msg = f"no sector {str(stem) + '1.bin'!r} to {stem.name + '8.bin'!r} is there; copy them beside the .gtg file"

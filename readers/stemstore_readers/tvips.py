@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from stemstore.errors import InputError, NotFoundError, StemStoreError, TruncatedFileError
-from stemstore.sources.files import describe, exists, expand, file_size, identity, list_folder, unreadable
+from stemstore.sources.files import describe, exists, expand, file_size, identity, list_beside, unreadable
 from stemstore.sources.geometry import check_range, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes, whole_records
 from stemstore.sources.remote import place
@@ -189,7 +189,7 @@ def find_series(paths: list[Place]) -> tuple[list[Place], list[str]]:
     if match is None:
         return [paths[0]], []
     numbered = {}
-    for path in list_folder(paths[0].parent):
+    for path in list_beside(paths):
         other = NUMBERED.match(path.name)
         if other is not None and other.group(1) == match.group(1):
             numbered[int(other.group(2))] = path

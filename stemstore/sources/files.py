@@ -148,6 +148,14 @@ def list_folder(folder: Place) -> list[Place]:
         raise unreadable(folder, error) from error
 
 
+def list_beside(given: Sequence[Place]) -> list[Place]:
+    """List the files and folders around files that were given, these included, in natural order.
+
+    A web server that shows no folder leaves those that were given.
+    """
+    return sorted({*list_folder(given[0].parent), *given}, key=natural_key)
+
+
 def file_size(path: Place) -> int:
     """Size of a file in bytes.
 

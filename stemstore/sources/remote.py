@@ -6,23 +6,21 @@ does; no connection is held. Folders of web servers are listed where the server 
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
+import warnings
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from stemstore.errors import InputError, NotFoundError
+from stemstore.errors import InputError, NotFoundError, ScanWarning
 from stemstore.sources.location import Location, is_web, location_of
 from stemstore.sources.ranged import RangedFile, asking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_logger = logging.getLogger(__name__)
 
 _FILE = re.compile(r"^(file|local)://", re.IGNORECASE)
 
@@ -197,7 +195,7 @@ class RemotePath:
         return RangedFile(self).read()
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """List the folder; nothing where a web server does not show it."""
+        """List the folder; nothing, with a warning, where a web server does not show it."""
         try:
             with asking(self.location):
                 fs, path = file_system(self.location)
@@ -207,7 +205,8 @@ class RemotePath:
         except NotFoundError:
             if not is_web(self.location):
                 raise
-            _logger.info("the server does not list %s; files beside are not looked for", str(self))
+            msg = f"the server does not list {str(self)!r}; files beside are not looked for, name all files of a scan"
+            warnings.warn(msg, ScanWarning, stacklevel=2)
             return
         for entry in entries:
             name = str(entry["name"]).rstrip("/").partition("?")[0].rpartition("/")[2]
