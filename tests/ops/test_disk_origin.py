@@ -88,6 +88,16 @@ def test_on_to_calibrated_vectors(disks):
     np.testing.assert_allclose(np.hypot(found.gy, found.gx).values[first], 0, atol=1e-4)
 
 
+def test_partial_frames_take_no_part():
+    """The state of the frames goes on with the origins, so that models leave partial ones out."""
+    valid = np.full((8, 9), 2, np.uint8)
+    valid[2, :4] = 1
+    disks = lattice_disks((8, 9), origin=PLACES, coords={"valid": (("y", "x"), valid)})
+    found = disk_origin(disks)
+    assert found.valid.values.tolist() == valid.tolist()
+    assert fit_origin(found).used.values.tolist() == (valid == 2).tolist()
+
+
 def test_calibrated_axes(dataset_of):
     """Places, precision and reach are in the unit of the axes or the one that is named."""
     scan = dataset_of(ArrayFrames(np.zeros((8, 9, 90, 110), np.uint8)), detector_step=(0.5, 0.25))
