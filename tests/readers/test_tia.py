@@ -22,6 +22,7 @@ from stemstore.errors import (
 )
 from stemstore.sources.contract import MISSING, VALID
 from stemstore.testing import ReaderTests
+from stemstore_readers import placed_frames
 from stemstore_readers.tia import Tia
 from stemstore_readers.tia_header import parse_element, parse_header
 
@@ -262,3 +263,13 @@ def test_damage_ends_in_our_errors(tmp_path_factory, data, version):
     except StemStoreError:
         return
     assert source.metadata.model_dump_json()
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (2, 8, 4), (1, 1, 3), (0, 4, 4), (2, 301, 600)])
+def test_rows_are_turned_over_in_place(monkeypatch, shape):
+    """Even and odd numbers of rows, some at a time, and no frames at all."""
+    monkeypatch.setattr(placed_frames, "PIECE", 9000)
+    frames = some(shape)
+    truth = frames[:, ::-1].copy()
+    placed_frames.turn_over(frames)
+    np.testing.assert_array_equal(frames, truth)
