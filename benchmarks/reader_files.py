@@ -37,10 +37,14 @@ class Form:
         Bytes in front of all frames of a scan (y, x).
     before, after
         Bytes in front of each frame, by its number, and how many lie behind it.
+    tail
+        Bytes behind all frames.
     beside
         Text in a file beside it: its suffix, and the text for a scan.
     place
         Puts stored frames where they are seen, by NumPy.
+    stated
+        Options of the reader for a scan.
     """
 
     reader: str
@@ -48,10 +52,12 @@ class Form:
     head: Callable[[int, int], bytes] = lambda *_: b""
     before: Callable[[int], bytes] = lambda _: b""
     after: int = 0
+    tail: int = 0
     shape: tuple[int, int] = (SIDE, SIDE)
     dtype: str = "<u2"
     beside: tuple[str, Callable[[int, int], str]] | None = None
     place: Callable[[np.ndarray, np.ndarray], None] = np.copyto
+    stated: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
 
     @property
     def size(self) -> int:
@@ -75,14 +81,15 @@ class Form:
             for number in (0, 1, n - 1) if sparse else range(n):
                 file.seek(start + number * stride)
                 file.write(self.before(number) + (b"" if sparse else block[number % 32].tobytes()))
-            file.truncate(start + n * stride)
+            file.truncate(start + n * stride + self.tail)
         if self.beside is not None:
             path.with_name(path.name + self.beside[0]).write_text(self.beside[1](*scan))
         return path
 
     def mapped(self, path: Path, n: int) -> np.ndarray:
         """See n frames in a plain memory map."""
-        return np.memmap(path, self.record, "r", path.stat().st_size - n * self.record.itemsize, n)["pixels"]
+        start = path.stat().st_size - n * self.record.itemsize - self.tail
+        return np.memmap(path, self.record, "r", start, n)["pixels"]
 
 
 def _npy(y: int, x: int) -> bytes:
@@ -130,6 +137,34 @@ def _frms6(y: int, x: int) -> bytes:
     return struct.pack("<HH3xB80sHH928sI", 1024, 64, 6, b"pnCCD", 528, 264, b"", y * x)
 
 
+def _tia(y: int, x: int) -> bytes:
+    n, body = y * x, struct.pack("<IddII6sI", y * x, 0.0, 1.0, 0, 6, b"Number", 0)
+    table = 34 + len(body)
+    head = struct.pack("<3H4IQI", 0x4949, 0x0197, 0x220, 0x4122, 0x4152, n, n, table, 1) + body
+    offsets = table + 24 * n + np.arange(n, dtype="<u8") * (50 + 2 * 2048**2)
+    tags = table + 16 * n + np.arange(n, dtype="<u8") * 8
+    return head + offsets.tobytes() + tags.tobytes() + struct.pack("<HHI", 0x4152, 0, 1456165114) * n
+
+
+def _dm(y: int, x: int) -> bytes:
+    data = 2 * SIDE * SIDE * y * x
+
+    def tag(name: bytes, body: bytes, *, group: bool = True, more: int = 0) -> bytes:
+        return struct.pack(">BH", 20 if group else 21, len(name)) + name + struct.pack(">Q", len(body) + more) + body
+
+    def group(*tags: bytes) -> bytes:
+        return struct.pack(">BBQ", 1, 0, len(tags)) + b"".join(tags)
+
+    def number(name: bytes, value: int) -> bytes:
+        return tag(name, b"%%%%" + struct.pack(">2Q", 1, 5) + struct.pack("<I", value), group=False)
+
+    sizes = tag(b"Dimensions", group(*(number(b"", size) for size in (SIDE, SIDE, x, y))))
+    pixels = tag(b"Data", b"%%%%" + struct.pack(">4Q", 3, 20, 4, data // 2), group=False, more=data)
+    image = tag(b"ImageData", group(number(b"DataType", 10), sizes, pixels), more=data)
+    body = group(tag(b"ImageList", group(tag(b"", group(image), more=data)), more=data))
+    return struct.pack(">IQI", 4, len(body) + data, 1) + body
+
+
 def _unfold(out: np.ndarray, stored: np.ndarray) -> None:
     out[:, :264], out[:, 264:] = stored[:, :, :264], stored[:, ::-1, :263:-1]
 
@@ -146,16 +181,22 @@ FORMS = (
     Form("blockfile", "scan.blo", _blo, lambda i: b"\xaa\x55" + struct.pack("<I", i), dtype="u1"),
     Form("merlin_mib", "scan.mib", before=_mib, dtype=">u2"),
     Form("de_seq", "scan.seq", _seq, after=8192),
-    Form("tvips", "scan_000.tvips", _tvips, lambda i: struct.pack("<3I", i + 1, 1700000000 + i, 0).ljust(128, b"\0")),
+    Form("tvips", "scan_000.tvips", _tvips, lambda i: struct.pack("<3I", i + 1, 1700000000 + i, 0).ljust(128, b"\0"),
+         stated=lambda scan: {"scan_shape": scan, "sync_offset": 0}),  # else the headers of all frames are read
+    Form("empad_g2", "scan_x{x}_y{y}.raw", shape=(128, 128), dtype="<u4"),
+    Form("dm", "scan.dm4", _dm, tail=8, stated=lambda _: {"fastest": "detector"}),
+    Form("tia", "scan_1.ser", _tia, lambda _: struct.pack("<ddIddIHII", 0, 4e7, 0, 0, 4e7, 0, 2, 2048, 2048),
+         shape=(2048, 2048), place=lambda out, stored: np.copyto(out, stored[:, ::-1])),
     Form("frms6", "scan_001.frms6", _frms6, lambda i: struct.pack("<4xIIIQ", 1700000000, 0, i, 0).ljust(64, b"\0"),
          shape=(264, 528), place=_unfold),
 )  # fmt: skip
 
 
-def contiguous(path: Path, scan: tuple[int, int], *, sparse: bool = False) -> Path:
+def contiguous(folder: Path, scan: tuple[int, int], *, sparse: bool = False) -> Path:
     """Write a NeXus file whose frames lie one after the other."""
     import h5py
 
+    path = folder / "scan.nxs"
     with h5py.File(path, "w") as file:
         data = file.create_group("entry/scan")
         for group, kind in ((file, "NXroot"), (file["entry"], "NXentry"), (data, "NXdata")):
