@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from stemstore.sources.remote import Place
 
 LEGACY = "4DSTEM_experiment"
+VECTORS = "BraggVectors"
 VERSION = 1
 
 CALIBRATION: dict[str, tuple[str, ...]] = {
@@ -120,7 +121,8 @@ class EmdPy4dstem:
         arrays, cubes = emd_arrays(file)
         if not arrays:
             classes = sorted({words(attribute(item, "python_class")) or "" for _, item in walk(file)} - {""})
-            msg = f"file {str(path)!r} holds no array but {', '.join(classes) or 'nothing'}; read it with py4DSTEM"
+            hint = "open the vectors with stemstore.open_disks" if VECTORS in classes else "read it with py4DSTEM"
+            msg = f"file {str(path)!r} holds no array but {', '.join(classes) or 'nothing'}; {hint}"
             raise UnknownFormatError(msg, url=str(path), found=classes)
         notes: list[str] = []
         chosen = choose_array(path, arrays if self.dataset else cubes or arrays, self.dataset, notes)
