@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 EXAMPLE = "stemstore disks scan_42.zarr --radius 8 --resume"
 DETECTION = "Detection"
 BUDGET = "STEMSTORE_MAX_MEMORY"
-SCAN_IMAGE = 2  # axes of a template
 
 
 def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
@@ -107,14 +106,15 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 
 
 def _template(path: str) -> Any:
-    """Read an image of the probe, or take the mean pattern of a scan of vacuum."""
+    """Make a template of an image of the probe, or of a scan of vacuum."""
     import numpy as np
 
+    from stemstore.ops.template import disk_template
+
     if not path.endswith(".npy"):
-        from stemstore.ops.patterns import mean_pattern
         from stemstore.scan.open import open_scan
 
-        return mean_pattern(open_scan(path)).values
+        return disk_template(open_scan(path))
     try:
         image = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
@@ -123,10 +123,7 @@ def _template(path: str) -> Any:
     except (ValueError, OSError, EOFError) as error:
         msg = f"the template '{path}' is no array of NumPy ({error}); write it with numpy.save"
         raise InputError(msg, key="--template", found=path) from error
-    if image.ndim != SCAN_IMAGE:
-        msg = f"the template '{path}' has shape {image.shape}, expected an image (ky, kx)"
-        raise InputError(msg, key="--template", found=image.shape)
-    return image
+    return disk_template(image)
 
 
 @contextlib.contextmanager

@@ -45,17 +45,17 @@ def find_disks(  # noqa: PLR0913  # the public door: every option by its name
     ----------
     scan
         Dataset with the variable ``intensity``, or a DataArray whose dims include ky and kx.
-    template : shape (ky, kx), or a `stemstore.kernels.disk_probe.Template`
-        Image of the probe: a vacuum pattern, or a mean pattern whose brightest disk is the unscattered one. Without it
-        the disk is synthetic.
+    template : `stemstore.ops.template.Template`, or shape (ky, kx)
+        Of the probe, from `disk_template`; or an image of it: a vacuum pattern, or a mean pattern whose brightest disk
+        is the unscattered one. Without it the disk is synthetic.
     radius : unit pixel
         Radius of the disks; required without a template.
     roi : shape of the scan, bool
         Positions to look at; all others get no disks and are marked by the coordinate ``processed``.
     bad_pixels : shape (ky, kx), bool
-        Pixels to be replaced by the mean of their neighbours.
+        Pixels that do not count.
     mask : shape (ky, kx), bool, or a virtual detector
-        Pixels to use; those outside, such as a beam stop, are replaced like bad ones.
+        Pixels that count; False for those behind a beam stop.
     dark, gain : shape (ky, kx)
         Detector corrections, as in `virtual_image`.
     store

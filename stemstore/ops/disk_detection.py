@@ -96,6 +96,8 @@ class Detection:
         parameters = {name: value for name, value in asdict(plan.parameters).items() if value is not None}
         pixels: dict[str, Any] = {"bad_pixels": bad, "mask": mask, **references}
         texts = corrections_text({name: value for name, value in pixels.items() if value is not None})  # type: ignore[arg-type]
+        if roi is not None and keep is not None:
+            texts["roi"] = f"{int(keep.sum())} of {keep.size} positions"
         history = parameters_text("find_disks", template=plan.template, **parameters, **texts)
         arrays: dict[str, Any] = {"roi": keep, "unusable pixels": unusable}
         arrays |= {name: None if value is None else values_of(value) for name, value in references.items()}
@@ -138,7 +140,7 @@ def digest_of(fingerprint: dict[str, Any]) -> str:
 
 
 def _unusable(image: xr.DataArray, bad: Any | None, mask: Any | None) -> BoolArray | None:
-    """Give the pixels that are replaced by their neighbours: bad ones, and those outside the mask."""
+    """Give the pixels that do not count: bad ones, and those outside the mask."""
     unusable = None if bad is None else np.asarray(values_of(bad))
     inside = corrections_of(image, {"mask": mask})
     if inside is None or inside.mask is None:

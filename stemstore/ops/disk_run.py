@@ -35,7 +35,7 @@ DIGEST = "detection_digest"
 """Attribute of saved disks: digest of everything that decided about them."""
 
 
-class DisksInterrupted(KeyboardInterrupt):  # an interruption, like its parent
+class DisksInterrupted(KeyboardInterrupt):
     """Disk detection was interrupted by the user.
 
     Attributes

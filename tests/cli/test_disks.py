@@ -14,8 +14,11 @@ def patterns(tmp_path_factory):
     image = sum(a * (np.hypot(rows - y, columns - x) < 4) for y, x, a in ((14, 12, 60), (30, 26, 20)))
     folder = tmp_path_factory.mktemp("patterns")
     np.save(folder / "scan.npy", np.random.default_rng(2).poisson(image + 0.05, (4, 3, 48, 40)).astype(np.uint16))
-    np.save(folder / "probe.npy", (np.hypot(rows - 24, columns - 20) < 4).astype(np.float32))
-    stemstore.convert(str(folder / "scan.npy"), str(folder / "scan.zarr"))
+    probe = 200.0 * (np.hypot(rows - 24, columns - 20) < 4)
+    np.save(folder / "vacuum.npy", np.random.default_rng(3).poisson(probe, (2, 3, 48, 40)).astype(np.uint16))
+    np.save(folder / "probe.npy", probe)
+    for name in ("scan", "vacuum"):
+        stemstore.convert(str(folder / f"{name}.npy"), str(folder / f"{name}.zarr"))
     return folder
 
 
@@ -33,6 +36,8 @@ def test_template_and_resources(document, patterns):
     probe = patterns / "probe.npy"
     options = ["--template", probe, "--out", "second", "--workers", "1", "--max-memory", "300MiB"]
     assert document("disks", patterns / "scan.zarr", *options)["radius"] == pytest.approx(4, abs=0.3)
+    options = ["--template", patterns / "vacuum.zarr", "--out", "vacuum"]
+    assert document("disks", patterns / "scan.zarr", *options)["disks"] == 24
 
 
 def test_a_name_is_taken_once(call, patterns):

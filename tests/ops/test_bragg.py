@@ -231,6 +231,7 @@ def test_positions_outside_the_region_are_marked(scan: xr.Dataset, disks: xr.Dat
     np.testing.assert_array_equal(part.n_disks, np.where(part.processed, disks.n_disks, 0))
     np.testing.assert_array_equal(part.valid, valid)
     assert told.total == told.done == 7
+    assert "roi='7 of 12 positions'" in part.attrs["history"]
 
 
 def test_template_image_works_as_the_radius(scan: xr.Dataset) -> None:
