@@ -46,8 +46,8 @@ def check_free(target: Storage, *, overwrite: bool) -> bool:
         return True
     if not is_local(target.root) and target.size(PLAN) is not None and target.size(COMMIT) is None:
         msg = (
-            f"a conversion to '{target.root}' is under way or was interrupted; resume it with StoreWriter.attach, "
-            "remove what it wrote with StoreWriter.attach(…).abort(), or choose another name"
+            f"a conversion to '{target.root}' is under way or was interrupted; go on with resume=True (--resume), "
+            "remove what it wrote (stemstore repair --remove), or choose another name"
         )
         raise DestinationExistsError(msg, url=target.root)
     if not overwrite:

@@ -137,8 +137,8 @@ def write_plan(storage: Storage, document: ScanDocument, layout: Layout, url: st
         storage.create(PLAN, [json.dumps(plan).encode()])
     except DestinationExistsError as error:
         msg = (
-            f"a conversion to '{storage.root}' is under way or was interrupted; resume it with StoreWriter.attach, "
-            "remove what it wrote with StoreWriter.attach(…).abort(), or choose another name"
+            f"a conversion to '{storage.root}' is under way or was interrupted; go on with resume=True (--resume), "
+            "remove what it wrote (stemstore repair --remove), or choose another name"
         )
         raise DestinationExistsError(msg, url=storage.root) from error
 

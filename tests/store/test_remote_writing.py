@@ -202,19 +202,40 @@ def test_failures_that_stay_leave_no_store(begin, s3, data, straight, monkeypatc
     assert {"StorageError", "ConversionIncompleteError", "NotFoundError", "whole"} <= outcomes
 
 
+def test_conversions_that_lost_their_server_go_on(raw, s3, data, monkeypatch):
+    """What a lost server keeps of a conversion is no store, is not overwritten by chance, and can be finished."""
+    monkeypatch.setenv("STEMSTORE_ATTEMPTS", "1")
+    gone = iter(range(10_000))
+    s3.proxy.fault = lambda one: "drop" if "/intensity/c/" in one.target or next(gone) > 12 else None
+    with pytest.raises(StorageError, match="cannot write"):
+        stemstore.convert(raw, s3.url, storage_options=s3.options)
+    s3.proxy.fault = None
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(DestinationExistsError, match=r"under way or was interrupted; go on with resume=True"):
+            stemstore.convert(raw, s3.url, storage_options=s3.options, **options)
+    stemstore.convert(raw, s3.url, storage_options=s3.options, resume=True)
+    np.testing.assert_array_equal(stemstore.open(s3.url, storage_options=s3.options).intensity.values, data)
+
+
 def test_no_secret_is_written_anywhere(raw, s3, caplog, monkeypatch):
     """Options are in no object, attribute, name of a task, message or line of the log."""
     caplog.set_level(logging.DEBUG, logger="stemstore")
     secret = "testing-secret-in-options"
     options = {**s3.options, "key": "testing-key-in-options", "secret": secret}
-    stemstore.convert(raw, s3.url, storage_options=options)
+    monkeypatch.setenv("STEMSTORE_ATTEMPTS", "1")
+    s3.proxy.fault = lambda one: 500 if one.method == "PUT" and COMMIT in one.target else None
+    with pytest.raises(StorageError, match="cannot write"):
+        stemstore.convert(raw, s3.url, storage_options=options)
+    s3.proxy.fault = None
+    journal = objects(s3, s3.url)[0]
+    assert f"/{PLAN}" in journal
+    stemstore.convert(raw, s3.url, storage_options=options, resume=True)
     scan = stemstore.open(s3.url, storage_options=options)
     image = stemstore.virtual_image(scan, stemstore.disk(3, center=(3, 3)))
     stemstore.save(image, scan, "image")
     texts = [repr(scan.attrs), repr(scan.intensity.attrs), repr(list(image.data.dask)), repr(scan), caplog.text]
     texts += [repr(image.data.dask.to_dict())]
-    texts += [body.decode("latin1") for body in objects(s3, s3.url)[0].values()]
-    monkeypatch.setenv("STEMSTORE_ATTEMPTS", "1")
+    texts += [body.decode("latin1") for held in (journal, objects(s3, s3.url)[0]) for body in held.values()]
     s3.proxy.fault = lambda _: 500
     with pytest.raises(StorageError) as caught:
         stemstore.open(s3.url, storage_options=options)
