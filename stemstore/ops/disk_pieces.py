@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stemstore.scan.lazy import ScanSource
     from stemstore.scan.order import Order
 
-MOST_PIXELS = 2**27  # of a piece: one to a few seconds of work on one core
+MOST_PIXELS = 2**27  # of a piece: about a second of work on one core
 LEAST_PIXELS = 2**23  # below, a scheduler takes more time than the work
 WANTED_PIECES = 64  # of a small scan, so that all cores of a workstation have some and progress is seen
 
@@ -110,31 +110,36 @@ def find_piece(
 
 
 def in_timely_pieces(array: Any) -> Any:
-    """Cut a lazy array into pieces that take a second or so, without taking chunks of its source apart."""
-    positions = _positions(array.shape)
+    """Cut a lazy array into pieces that take a second or so.
+
+    Blocks of its source are cut only where a single one takes longer than that: blocks of few electrons per frame hold
+    thousands of frames, and reading one of them several times costs little.
+    """
+    few, many = wanted_positions(array.shape)
     found = selection_of(array)
     if found is not None:
         source, selection = found
-        partition = _halved(source.partition, source.chunk, positions)
+        partition = halved(source.partition, source.chunk, few)
+        partition = halved(partition, (1,) * len(partition), many)
         if partition == tuple(source.partition):
             return array
         uuid = f"{source.uuid} in pieces of {partition}"
         pieces = SmallPieces(source, source.shape, source.dtype, uuid, partition, source.chunk)
         return ScanArray(pieces, selection)
     largest = tuple(max(sizes, default=1) for sizes in array.chunks[:-2])
-    extents = _halved(largest, (1,) * len(largest), positions)
+    extents = halved(largest, (1,) * len(largest), few)
     scan = [_split(sizes, extent) for sizes, extent in zip(array.chunks[:-2], extents, strict=True)]
     return array.rechunk((*scan, *array.chunks[-2:]))
 
 
-def _positions(shape: tuple[int, ...]) -> int:
-    """Positions of a piece."""
+def wanted_positions(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Positions that a piece of a scan should have, and at most."""
     frame, n = max(1, math.prod(shape[-2:])), math.prod(shape[:-2])
-    few, many = -(-LEAST_PIXELS // frame), max(1, MOST_PIXELS // frame)
-    return min(max(few, -(-n // WANTED_PIECES)), many)
+    many = max(1, MOST_PIXELS // frame)
+    return min(max(-(-LEAST_PIXELS // frame), -(-n // WANTED_PIECES)), many), many
 
 
-def _halved(extents: tuple[int, ...], least: tuple[int, ...], positions: int) -> tuple[int, ...]:
+def halved(extents: tuple[int, ...], least: tuple[int, ...], positions: int) -> tuple[int, ...]:
     """Halve extents, slow axes first, into multiples of the least ones until they hold at most so many positions."""
     halved = list(extents)
     while math.prod(halved) > positions:
