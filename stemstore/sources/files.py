@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from stemstore.errors import InputError, NotFoundError, StaleStoreError, StemStoreError, StorageError
+from stemstore.sources.location import location_of
 from stemstore.sources.remote import RemotePath, place
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def check_unchanged(files: Sequence[SourceFile]) -> None:
 
 def _is_due(file: SourceFile) -> bool:
     """Whether a file is to be looked at again; a look at another machine is remembered for a while."""
-    if isinstance(place(file.path), Path):
+    if location_of(file.path) is None:
         return True
     known, now = (file.path, file.size, file.mtime), time.monotonic()
     if _looked_at.get(known, -math.inf) > now - LOOK_AGAIN:

@@ -20,11 +20,10 @@ from stemstore.sources.files import unreadable
 from stemstore.sources.geometry import check_range, factor_pairs
 from stemstore.sources.mapped import view_block
 from stemstore.sources.ranged import RangedFile, read_ranges
-from stemstore.sources.remote import RemotePath, place
+from stemstore.sources.remote import remote_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from stemstore._types import Array, Int64Array
     from stemstore.sources.contract import DetectorImage
@@ -91,11 +90,11 @@ def open_unbuffered(path: str | Place) -> io.FileIO | RangedFile:
     StorageError, NotFoundError
         The operating system, or the other machine, refuses.
     """
-    found = place(path)
-    return found.open() if isinstance(found, RemotePath) else _open_here(found)
+    remote = remote_path(path)
+    return _open_here(str(path)) if remote is None else remote.open()
 
 
-def _open_here(path: str | Path) -> io.FileIO:
+def _open_here(path: str) -> io.FileIO:
     try:
         return io.FileIO(path, "rb")
     except OSError as error:
@@ -130,11 +129,11 @@ def read_blocks(path: str | Place, offsets: Int64Array, length: int, target: mem
     """
     if not len(offsets):
         return
-    found, blocks = place(path), sorted(zip(offsets.tolist(), places.tolist(), strict=True))
-    if isinstance(found, RemotePath):
-        read_ranges(found.location, blocks, length, target)
+    remote, blocks = remote_path(path), sorted(zip(offsets.tolist(), places.tolist(), strict=True))
+    if remote is not None:
+        read_ranges(remote.location, blocks, length, target)
         return
-    with _open_here(found) as file:
+    with _open_here(str(path)) as file:
         for start, stop, vectors in _runs(blocks, length, target):
             _fill(file, vectors, start, stop)
 

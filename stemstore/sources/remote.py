@@ -232,12 +232,19 @@ Place: TypeAlias = "Path | RemotePath"
 """A file or folder, here or elsewhere."""
 
 
-def place(url: str | Path | RemotePath) -> Place:
+def remote_path(path: str | Place) -> RemotePath | None:
+    """Give a file on another machine; None for one of this machine, at next to no cost."""
+    if isinstance(path, RemotePath):
+        return path
+    location = location_of(str(path))
+    return None if location is None else RemotePath(location)
+
+
+def place(url: str | Place) -> Place:
     """Turn a path, a ``file://`` address or a URL into a place; nothing is looked at."""
-    if isinstance(url, (Path, RemotePath)):
+    if isinstance(url, Path):
         return url
-    location = location_of(url)
-    return plain_path(url) if location is None else RemotePath(location)
+    return remote_path(url) or plain_path(str(url))
 
 
 @contextmanager
