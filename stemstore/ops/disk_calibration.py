@@ -10,12 +10,12 @@ from stemstore.errors import CalibrationMissingError, InputError
 from stemstore.ops.disk_plane import detector_unit, from_axis, scan_of
 from stemstore.ops.disk_table import PEAK, table_of
 from stemstore.ops.labels import parameters_text
-from stemstore.ops.origin import chosen_origin
-from stemstore.ops.plane import DIMS, SIDE
+from stemstore.ops.plane import DIMS, ellipse_in
 from stemstore.ops.transform import com_matrix
-from stemstore.scan.calibrate import parse_ellipse
+from stemstore.scan.calibrate import calibrate
 from stemstore.scan.coordinates import pixel_step
-from stemstore.scan.stated import ELLIPSE, TRANSPOSE
+from stemstore.scan.origins import ORIGIN, own_origin
+from stemstore.scan.stated import ELLIPSE, ELLIPSE_AXES, STATED, TRANSPOSE
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,6 +28,8 @@ VECTORS = ("gy", "gx")
 
 ROTATION = "scan_rotation_deg"
 AXES = ("detector", "scan")
+CARRIED = (STATED, ELLIPSE, *ELLIPSE_AXES.values(), ROTATION, TRANSPOSE)
+"""Attributes of a scan that say how its vectors are calibrated."""
 
 
 def calibrate_disks(
@@ -67,7 +69,9 @@ def calibrate_disks(
     disks
         The same dataset with ``gy`` and ``gx`` (peak), float64. Their attributes say what was applied: ``origin``,
         ``ellipse_matrix`` (for stored pixels, row by row), ``rotation_deg`` and ``transpose``; ``matrix``, all of it in
-        one, turns (row, column) pixels from the origin into (gy, gx); ``step`` is the size of a pixel.
+        one, turns (row, column) pixels from the origin into (gy, gx); ``step`` is the size of a pixel. What was given
+        is carried on from here, as by a scan: coordinates ``origin_ky`` and ``origin_kx``, attributes of ellipse and
+        rotation. Whatever is done with the result uses it by default.
 
     Raises
     ------
@@ -98,21 +102,29 @@ def calibrate_disks(
         msg = "a rotation or transposition turns vectors to the scan axes; pass axes='scan' with it"
         raise InputError(msg, key="axes", found=axes)
     table = table_of(disks)
-    image = scan_of(disks, table)
+    stated: dict[str, Any] = {"scan_rotation": rotation, "detector_transpose": transpose}
+    stated = {key: value for key, value in stated.items() if value is not None}
+    image = calibrate(scan_of(disks, table), origin=origin, ellipse=ellipse, **stated)
     units = unit or detector_unit(image)
-    matrix, about = _linear_part(image, ellipse, units, _turn(image, axes, rotation, transpose))
-    about["origin"] = _origin_text(image, origin)
-    gy, gx = _vectors(image, table, origin, matrix)
+    matrix, about = _linear_part(image, units, _turn(image) if axes == "scan" else None)
+    about["origin"] = "the optic axis of the detector" if own_origin(image) is None else "of every position"
+    gy, gx = _vectors(image, table, matrix)
     along = ("ky", "kx") if axes == "detector" else ("y", "x")
-    result = disks.assign(
-        {
-            name: (PEAK, values, {"units": units, "long_name": f"calibrated vector along {part}", **about})
-            for name, values, part in zip(VECTORS, (gy, gx), along, strict=True)
-        }
+    found = {
+        name: (PEAK, values, {"units": units, "long_name": f"calibrated vector along {part}", **about})
+        for name, values, part in zip(VECTORS, (gy, gx), along, strict=True)
+    }
+    line = parameters_text(
+        "calibrate_disks", unit=units, **{key: value for key, value in about.items() if key not in ("matrix", "step")}
     )
-    told = {key: value for key, value in about.items() if key not in ("matrix", "step")}
-    line = parameters_text("calibrate_disks", unit=units, **told)
-    return result.assign_attrs(history="\n".join([disks.attrs.get("history", ""), line]).strip())
+    attrs = {key: value for key, value in disks.attrs.items() if key not in CARRIED}
+    attrs |= {key: image.attrs[key] for key in CARRIED if key in image.attrs}
+    attrs["history"] = "\n".join([disks.attrs.get("history", ""), line]).strip()
+    result = disks.drop_vars(ORIGIN, errors="ignore").assign(found)
+    places = {name: image.coords[name].variable for name in ORIGIN if name in image.coords}
+    result = result.assign_coords(places)
+    result.attrs = attrs
+    return result
 
 
 def calibrated(disks: Any) -> xr.Dataset:
@@ -132,34 +144,27 @@ def calibrated(disks: Any) -> xr.Dataset:
     return found
 
 
-def _vectors(image: xr.DataArray, table: DiskTable, origin: Any, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    rows, columns = from_axis(image, table, origin)
+def _vectors(image: xr.DataArray, table: DiskTable, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    rows, columns = from_axis(image, table, None)
     (p, q), (r, s) = matrix
     if q == r == 0:
         return p * rows, s * columns
     return p * rows + q * columns, r * rows + s * columns
 
 
-def _turn(image: xr.DataArray, axes: str, rotation: float | None, transpose: bool | None) -> tuple[float, bool] | None:
-    """Angle in degrees and transposition; None for vectors that stay on the detector axes."""
-    if axes == "detector":
-        return None
-    angle = image.attrs.get(ROTATION) if rotation is None else rotation
+def _turn(image: xr.DataArray) -> tuple[float, bool]:
+    """Angle in degrees and transposition between detector and scan."""
+    angle = image.attrs.get(ROTATION)
     if angle is None:
         msg = (
             "the rotation between detector and scan is not known; give rotation=… in degrees (see estimate_rotation), "
             "or keep to axes='detector'"
         )
         raise CalibrationMissingError(msg, key="rotation")
-    if not np.isfinite(angle):
-        msg = f"rotation = {angle!r} is no angle in degrees; correct it"
-        raise InputError(msg, key="rotation", found=angle)
-    return float(angle), bool(image.attrs.get(TRANSPOSE, False) if transpose is None else transpose)
+    return float(angle), bool(image.attrs.get(TRANSPOSE, False))
 
 
-def _linear_part(
-    image: xr.DataArray, ellipse: Any, unit: str, turn: tuple[float, bool] | None
-) -> tuple[FloatArray, dict[str, Any]]:
+def _linear_part(image: xr.DataArray, unit: str, turn: tuple[float, bool] | None) -> tuple[FloatArray, dict[str, Any]]:
     """Matrix from stored pixels to vectors, and the attributes that tell it."""
     about: dict[str, Any] = {}
     matrix = np.diag([pixel_step(image, name, unit) for name in DIMS])
@@ -167,24 +172,8 @@ def _linear_part(
         matrix = com_matrix(turn[0], transpose=turn[1]) @ matrix
         about |= {"rotation_deg": turn[0], "transpose": int(turn[1])}
     about["step"] = np.hypot(*matrix.T).tolist()
-    round_off = _ellipse(image, ellipse)
+    round_off = ellipse_in(image, "pixel")
     if round_off is not None:
         matrix = matrix @ round_off
         about[ELLIPSE] = round_off.ravel().tolist()
     return matrix, {**about, "matrix": matrix.ravel().tolist()}
-
-
-def _ellipse(image: xr.DataArray, given: Any) -> FloatArray | None:
-    """Matrix that makes vectors in stored pixels round; None for none."""
-    if given is False or (given is None and ELLIPSE not in image.attrs):
-        return None
-    if given is None:
-        given = np.reshape(image.attrs[ELLIPSE], (SIDE, SIDE))
-    return np.asarray(parse_ellipse(given, image).matrix, np.float64)
-
-
-def _origin_text(image: xr.DataArray, origin: Any) -> str:
-    """Say which origin was used."""
-    if origin is None and chosen_origin(image, None) is not None:
-        return "of every position, as the scan carries it"
-    return "the optic axis of the detector" if origin is None or origin is False else "of every position, as given"

@@ -45,7 +45,7 @@ def test_everything_that_the_scan_carries(labels):
     np.testing.assert_allclose(np.column_stack([found.gy, found.gx]), want, atol=2e-5)
     assert found.gy.units == found.gx.units == "mrad"
     assert found.qy.equals(disks.qy)
-    assert "as the scan carries it" in found.gy.origin
+    assert found.gy.origin == "of every position"
     assert found.gx.ellipse_matrix == [1, 0.02, 0.02, 0.97]
     assert found.gy.step == [0.5, 0.25]
     assert "calibrate_disks(unit='mrad'" in found.history
@@ -83,7 +83,25 @@ def test_given_origin_and_ellipse(labels):
     found = calibrate_disks(disks, origin=given, ellipse={"a": 50, "b": 40, "theta": 0})
     np.testing.assert_allclose(found.gy, ((disks.qy + 4.0 - 45) * 0.5 - 0.75) * 0.8, atol=1e-5)
     np.testing.assert_allclose(found.gx, (disks.qx + 8.0 - 60) * 0.25 + 0.5, atol=1e-5)
-    assert "as given" in found.gy.origin
+    assert found.gy.origin == "of every position"
+
+
+def test_what_was_given_is_carried_on(labels):
+    """Origin, ellipse and rotation that were given are those of whatever is done with the result; False takes away."""
+    disks = lattice_disks(**labels)
+    y, x = np.indices((4, 5))
+    given = {"origin": (0.1 * y, 0.2 * x), "ellipse": {"a": 50, "b": 40, "theta": 10}}
+    found = calibrate_disks(disks, **given, axes="scan", rotation=7, transpose=False)
+    again = calibrate_disks(found.drop_vars(["gy", "gx"]), axes="scan")
+    assert again.gy.identical(found.gy)
+    assert (again.gx == found.gx).all()
+    assert (found.scan_rotation_deg, found.detector_transpose, found.ellipse_b) == (7, 0, 40)
+    np.testing.assert_allclose(found.origin_ky, 45 + 0.2 * y)
+    assert found.origin_ky.units == "pixel"
+    bare = calibrate_disks(found, origin=False, ellipse=False)
+    assert not {"origin_ky", "origin_kx"} & set(bare.coords)
+    assert "ellipse_matrix" not in bare.attrs
+    assert disks.attrs["scan_rotation_deg"] == 30
 
 
 def test_own_vectors_are_kept(labels):
@@ -116,7 +134,7 @@ def test_refusals(labels):
         calibrate_disks(disks, axes="sky")
     with pytest.raises(InputError, match="pass axes='scan' with it"):
         calibrate_disks(disks, rotation=30)
-    with pytest.raises(InputError, match="no angle"):
+    with pytest.raises(InputError, match="scan_rotation = nan is not finite"):
         calibrate_disks(disks, axes="scan", rotation=np.nan)
     with pytest.raises(CalibrationMissingError, match="rotation between detector and scan is not known"):
         calibrate_disks(lattice_disks(), axes="scan")
