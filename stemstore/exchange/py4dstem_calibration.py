@@ -23,11 +23,11 @@ from stemstore_schemas import Axis, UnitError, convert_value, parse_scaled_unit,
 if TYPE_CHECKING:
     import xarray as xr
 
-    from stemstore._types import FloatArray
     from stemstore_schemas import Unit
 
 SCAN_DIMS = ("y", "x")
 ORIGIN = ("qx0", "qy0")
+DEGREES = "QR_rotation_degrees"
 ROTATION, ANGLE = ATTRIBUTES["scan_rotation"], ATTRIBUTES["semi_convergence_angle"]
 DETECTOR_UNITS: dict[str, tuple[Unit, str]] = {
     "1/angstrom": ("1/angstrom", "A^-1"),
@@ -63,7 +63,7 @@ def calibration_items(image: xr.DataArray) -> tuple[dict[str, Any], list[str]]:
     _origin_items(image, items, lost)
     if ROTATION in image.attrs:
         items["QR_rotation"] = math.radians(image.attrs[ROTATION])
-        items["QR_rotation_degrees"] = float(image.attrs[ROTATION])
+        items[DEGREES] = float(image.attrs[ROTATION])
     if ANGLE in image.attrs:
         items["convergence_semiangle_mrad"] = float(image.attrs[ANGLE])
     steps = [step for step in (_step(image, name) for name in SCAN_DIMS if name in image.dims) if step is not None]
@@ -98,24 +98,25 @@ def image_of_items(
     for key, name in (("scan_step", "R"), ("detector_step", "Q")):
         step = _stated_step(items, name, notes)
         values |= {} if step is None else {key: step}
-    maps = [np.asarray(items.get(f"{name}", items.get(f"{name}_mean", np.nan)), np.float64) for name in ORIGIN]
-    means = [_mean(one) for one in maps]
+    means = [_mean(items.get(name, items.get(f"{name}_mean"))) for name in ORIGIN]
     if all(mean is not None for mean in means):
         values["detector_center"] = tuple(means)
-    degrees = items.get("QR_rotation_degrees", math.degrees(items["QR_rotation"]) if "QR_rotation" in items else None)
-    values |= {} if degrees is None else {"scan_rotation": float(degrees)}
-    angle = items.get("convergence_semiangle_mrad")
-    values |= {} if not isinstance(angle, float) else {"semi_convergence_angle": angle}
-    if items.get("QR_flip"):
+    degrees, radians, angle = (_mean(items.get(key)) for key in (DEGREES, "QR_rotation", "convergence_semiangle_mrad"))
+    if degrees is not None or radians is not None:
+        values["scan_rotation"] = math.degrees(radians or 0.0) if degrees is None else degrees
+    if angle is not None:
+        values["semi_convergence_angle"] = angle
+    if _mean(items.get("QR_flip")):
         values["detector_transpose"] = True
-    image = _stated(image, values, notes)
-    if all(np.size(items.get(name, 0)) > 1 for name in ORIGIN):
-        places = tuple(xr.DataArray(one, dims=SCAN_DIMS[: one.ndim], attrs={"units": "pixel"}) for one in maps)
-        image = _stated(image, {"origin": places}, notes)
-    if all(isinstance(items.get(name), (int, float)) for name in ("a", "b", "theta")):
-        ellipse = {"a": items["a"], "b": items["b"], "theta": math.degrees(items["theta"])}
-        image = _stated(image, {"ellipse": ellipse}, notes)
-    return image
+    maps = [np.asarray(items.get(name, 0.0)) for name in ORIGIN]
+    if all(one.shape == scan_shape and one.dtype.kind in "uif" for one in maps):
+        values["origin"] = tuple(xr.DataArray(one, dims=SCAN_DIMS, attrs={"units": "pixel"}) for one in maps)
+    elif any(one.ndim for one in maps):
+        notes.append(f"{' and '.join(ORIGIN)} are no maps of {scan_shape} positions; their mean is used")
+    a, b, theta = (_mean(items.get(name)) for name in ("a", "b", "theta"))
+    if a is not None and b is not None and theta is not None:
+        values["ellipse"] = {"a": a, "b": b, "theta": math.degrees(theta)}
+    return _stated(image, values, notes)
 
 
 def _stated(image: xr.DataArray, values: dict[str, Any], notes: list[str]) -> xr.DataArray:
@@ -143,8 +144,12 @@ def _stated_step(items: dict[str, Any], space: str, notes: list[str]) -> str | N
     return f"{float(factor) * size:.17g} {known}"
 
 
-def _mean(values: FloatArray) -> float | None:
-    finite = values[np.isfinite(values)]
+def _mean(value: Any) -> float | None:
+    """Mean of the finite numbers of a value; None where there is none."""
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "uifb":
+        return None
+    finite = numbers[np.isfinite(numbers)]
     return float(finite.mean()) if finite.size else None
 
 

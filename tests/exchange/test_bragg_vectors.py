@@ -247,6 +247,11 @@ def test_files_of_py4dstem(tmp_path):
         ({"Q_pixel_size": -1.0, "Q_pixel_units": "mrad"}, "detector_step of the calibration is left out"),
         ({"qx0": np.array([[1.0, np.nan], [2, 3]]), "qy0": np.ones((2, 2))}, "origin of the calibration is left out"),
         ({"a": 2.0, "b": -1.0, "theta": 0.0}, "ellipse of the calibration is left out"),
+        ({"qx0": np.ones((3, 2)), "qy0": np.ones((3, 2))}, "no maps of (2, 2) positions"),
+        (
+            {"Q_pixel_size": "wide", "QR_rotation": "left", "qx0": "here", "R_pixel_size": 2.0},
+            "R_pixel_size is 2 without",
+        ),
     ],
 )
 def test_odd_calibrations(tmp_path, calibration, text):
