@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array
     from stemstore.sources.hdf5_chunks import Chunking
 
-PIECE = 2**20
-"""Bytes read, and bytes decoded, at once, unless one chunk is longer: they stay in the second-level cache."""
+PIECE = 2**22
+"""Bytes read, and bytes decoded, at once, unless one chunk is longer: inside the third-level cache, and long enough
+that threads seldom wait for each other's Python."""
 
 
 class Steps(NamedTuple):
