@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 SIDE = 256
 FRAME = SIDE * SIDE * 2
 BATCH = 256
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
 """Memory that glibc keeps instead of giving it back after every buffer; see docs/performance.md."""
 
 FRESH = """
@@ -278,13 +277,13 @@ def cluster(bench: Bench) -> None:
     images = [stemstore.virtual_image(scan, stemstore.annulus(5 * k, 5 * k + 60)) for k in range(8)]
     one, two = bench.rate(images[0].compute, 1, "wall"), bench.rate(images[0].compute, 2)
     several = bench.rate(lambda: dask.compute(*images), 2) * len(images)
-    default = dask.config.get("distributed.nanny.pre-spawn-environ", {})
-    for name, environ, goals in (("as spawned", {}, (None, None)), ("memory settings", MALLOC, (1.5, 0.8))):
-        with (
-            dask.config.set({"distributed.nanny.pre-spawn-environ": {**default, **environ}}),
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
-            Client(local),
-        ):
+    plain = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    starts = {
+        "as spawned": ((None, None), lambda: LocalCluster(**plain)),
+        "memory settings": ((1.5, 0.8), lambda: stemstore.local_cluster(2, dashboard_address=None)),
+    }
+    for name, (goals, start) in starts.items():
+        with start() as local, Client(local):
             single = bench.gigabytes / best(images[0].compute, bench.rounds)
             many = bench.gigabytes * len(images) / best(lambda: dask.compute(*images), bench.rounds)
         label = f"cluster, {name}"

@@ -19,6 +19,7 @@ _FACE = {
     "plan_conversion": ("stemstore.conversion.parts", "plan_conversion"),
     "convert_partition": ("stemstore.conversion.parts", "convert_partition"),
     "finalise_conversion": ("stemstore.conversion.parts", "finalise_conversion"),
+    "convert_on_cluster": ("stemstore.conversion.cluster", "convert_on_cluster"),
     "export": ("stemstore.exchange.run", "export"),
     "validate": ("stemstore.maintenance.validate", "validate"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
@@ -71,6 +72,8 @@ _FACE = {
     "fit_lattice": ("stemstore.ops.lattice", "fit_lattice"),
     "strain_map": ("stemstore.ops.strain", "strain_map"),
     "compute": ("stemstore.ops.shared", "compute"),
+    "local_cluster": ("stemstore.scan.cluster", "local_cluster"),
+    "worker_environment": ("stemstore.scan.cluster", "worker_environment"),
     "save": ("stemstore.ops.save", "save"),
     "open_result": ("stemstore.ops.results", "open_result"),
     "results": ("stemstore.ops.results", "results"),
@@ -89,6 +92,7 @@ __all__ = [
     "com_colours",
     "compute",
     "convert",
+    "convert_on_cluster",
     "convert_partition",
     "correct",
     "crystallinity",
@@ -114,6 +118,7 @@ __all__ = [
     "fit_origin",
     "index_disks",
     "inspect",
+    "local_cluster",
     "map_frames",
     "max_pattern",
     "mean_pattern",
@@ -144,11 +149,13 @@ __all__ = [
     "validate",
     "variance_pattern",
     "virtual_image",
+    "worker_environment",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
+    from stemstore.conversion.cluster import convert_on_cluster as convert_on_cluster
     from stemstore.conversion.inspect import inspect
     from stemstore.conversion.parts import convert_partition as convert_partition
     from stemstore.conversion.parts import finalise_conversion as finalise_conversion
@@ -195,6 +202,8 @@ if TYPE_CHECKING:
     from stemstore.ops.transform import transform_com
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.calibrate import calibrate
+    from stemstore.scan.cluster import local_cluster as local_cluster
+    from stemstore.scan.cluster import worker_environment as worker_environment
     from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
     from stemstore.scan.saved import save_calibration
     from stemstore.sources.registry import readers

@@ -287,3 +287,19 @@ def test_steps_know_what_is_unfinished(tmp_path, raw):
     stemstore.convert_partition(tmp_path / "a.zarr", 0)
     stemstore.finalise_conversion(tmp_path / "a.zarr")
     assert not steps.unfinished(str(tmp_path / "a.zarr"))
+
+
+def test_a_cluster_writes_what_one_process_writes(tmp_path, raw, undisturbed):
+    """Partitions as tasks of two workers; a conversion that was begun goes on."""
+    distributed = pytest.importorskip("distributed")
+    options, expected = undisturbed
+    alone = not options["count"]  # other processes do not know that shards of events are small here
+    with (
+        stemstore.local_cluster(2, dashboard_address=None, processes=alone) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        stemstore.convert_on_cluster(client, raw, tmp_path / "a.zarr", **options)
+        plan = stemstore.plan_conversion(raw, tmp_path / "b.zarr", **options)
+        stemstore.convert_partition(tmp_path / "b.zarr", plan.n_tasks - 1)
+        stemstore.convert_on_cluster(client, raw, tmp_path / "b.zarr", resume=True, **options)
+    assert content(tmp_path / "a.zarr") == content(tmp_path / "b.zarr") == expected

@@ -25,6 +25,7 @@ NAMES = {
     "com_colours",
     "compute",
     "convert",
+    "convert_on_cluster",
     "convert_partition",
     "correct",
     "crystallinity",
@@ -50,6 +51,7 @@ NAMES = {
     "fit_origin",
     "index_disks",
     "inspect",
+    "local_cluster",
     "map_frames",
     "max_pattern",
     "mean_pattern",
@@ -80,6 +82,7 @@ NAMES = {
     "validate",
     "variance_pattern",
     "virtual_image",
+    "worker_environment",
 }
 HEAVY = {"dask", "distributed", "h5py", "matplotlib", "numba", "numcodecs", "scipy", "sparse", "xarray", "zarr"}
 # Milliseconds are a promise for a quiet machine (tens of them); seconds only catch a heavy import that slipped in.

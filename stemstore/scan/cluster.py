@@ -1,0 +1,96 @@
+"""Clusters of dask whose workers suit large frames: memory that stays with the process, and a budget for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stemstore.config import n_workers, parse_size
+from stemstore.errors import InputError, OptionalDependencyError
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
+
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
+"""dask starts workers so that glibc gives every large buffer back at once, to get it again page by page; with these
+limits it keeps them. They have to be in the environment before the process starts."""
+
+SHARE = 0.6
+"""Share of a worker's memory that our work may take; the rest is for interpreter, libraries and results."""
+
+
+def worker_environment(*, threads: int = 1, memory: str | int | None = None) -> dict[str, str]:
+    """Give the environment variables that a worker should be started with.
+
+    Parameters
+    ----------
+    threads
+        Of one worker.
+    memory
+        Of one worker, such as ``"8GiB"``; operations and conversions on it then stay within 60 % of it.
+
+    Returns
+    -------
+    variables
+        By name. For dask-jobqueue: ``job_script_prologue=[f"export {name}={value}" for name, value in …]``.
+
+    Raises
+    ------
+    InputError
+        The memory is not a size.
+    """
+    variables = {name: str(value) for name, value in ALLOCATOR.items()}
+    variables["STEMSTORE_WORKERS"] = str(threads)
+    if memory is not None:
+        variables["STEMSTORE_MAX_MEMORY"] = str(int(SHARE * parse_size(memory)))
+    return variables
+
+
+def local_cluster(
+    workers: int | None = None, *, threads: int = 1, memory: str | int | None = None, **options: Any
+) -> LocalCluster:
+    """Start a cluster on this machine.
+
+    Parameters
+    ----------
+    workers
+        Processes; by default one for each processor and `threads`.
+    threads
+        Threads of each process.
+    memory
+        Of each process, such as ``"4GiB"``; dask's own choice by default.
+    **options
+        Of `distributed.LocalCluster`.
+
+    Returns
+    -------
+    cluster
+        To be used as ``with stemstore.local_cluster() as cluster, Client(cluster): …``.
+
+    Raises
+    ------
+    InputError
+        A number is below one, or the memory is not a size.
+    OptionalDependencyError
+        dask.distributed is not installed.
+
+    Notes
+    -----
+    Sharing images among processes needs no more memory than threads do: workers read the store themselves.
+    """
+    import dask
+
+    try:
+        from distributed import LocalCluster
+    except ImportError as error:
+        msg = "clusters need dask.distributed; install it with pip install 'stemstore[cluster]'"
+        raise OptionalDependencyError(msg, package="distributed") from error
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            msg = f"{name}={value!r}; expected a whole number of at least 1"
+            raise InputError(msg, key=name, found=value)
+    variables = worker_environment(threads=threads, memory=memory)
+    key = "distributed.nanny.pre-spawn-environ"
+    if memory is not None:
+        options["memory_limit"] = parse_size(memory)
+    with dask.config.set({key: {**dask.config.get(key, {}), **variables}}):
+        return LocalCluster(n_workers=workers or max(1, n_workers() // threads), threads_per_worker=threads, **options)
