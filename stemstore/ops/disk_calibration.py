@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
@@ -13,23 +13,25 @@ from stemstore.ops.labels import parameters_text
 from stemstore.ops.plane import DIMS, ellipse_in
 from stemstore.ops.transform import com_matrix
 from stemstore.scan.calibrate import calibrate
+from stemstore.scan.calibration import PLACE
 from stemstore.scan.coordinates import pixel_step
 from stemstore.scan.origins import ORIGIN, own_origin
-from stemstore.scan.stated import ELLIPSE, ELLIPSE_AXES, STATED, TRANSPOSE
+from stemstore.scan.stated import ATTRIBUTES, ELLIPSE, ELLIPSE_AXES, STATED, TRANSPOSE
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore._types import FloatArray
     from stemstore.ops.disk_table import DiskTable
+    from stemstore.scan.calibrate import CalibrationOptions
 
 VECTORS = ("gy", "gx")
 """Variables of calibrated vectors."""
 
-ROTATION = "scan_rotation_deg"
+ROTATION = ATTRIBUTES["scan_rotation"]
 AXES = ("detector", "scan")
-CARRIED = (STATED, ELLIPSE, *ELLIPSE_AXES.values(), ROTATION, TRANSPOSE)
-"""Attributes of a scan that say how its vectors are calibrated."""
+CARRIED = (STATED, *ATTRIBUTES.values(), TRANSPOSE, ELLIPSE, *ELLIPSE_AXES.values())
+"""Attributes that a scan has of its calibration."""
 
 
 def calibrate_disks(
@@ -41,6 +43,7 @@ def calibrate_disks(
     axes: Literal["detector", "scan"] = "detector",
     rotation: float | None = None,
     transpose: bool | None = None,
+    **values: Unpack[CalibrationOptions],
 ) -> xr.Dataset:
     """Add the calibrated vectors of all disks; the measured pixels stay as they are.
 
@@ -63,6 +66,9 @@ def calibrate_disks(
         the scan axes; default: the scan rotation that the scan carries.
     transpose
         With ``axes="scan"``: swap the components before the rotation; default: what the scan carries, else no.
+    **values
+        What is known better than when the disks were found: ``detector_step``, ``detector_center``, ``beam_energy``,
+        ``scan_step`` …, as `calibrate` takes them.
 
     Returns
     -------
@@ -70,8 +76,8 @@ def calibrate_disks(
         The same dataset with ``gy`` and ``gx`` (peak), float64. Their attributes say what was applied: ``origin``,
         ``ellipse_matrix`` (for stored pixels, row by row), ``rotation_deg`` and ``transpose``; ``matrix``, all of it in
         one, turns (row, column) pixels from the origin into (gy, gx); ``step`` is the size of a pixel. What was given
-        is carried on from here, as by a scan: coordinates ``origin_ky`` and ``origin_kx``, attributes of ellipse and
-        rotation. Whatever is done with the result uses it by default.
+        is carried on from here, as by a scan: axes, coordinates ``origin_ky`` and ``origin_kx``, attributes of ellipse
+        and rotation. Whatever is done with the result uses it by default.
 
     Raises
     ------
@@ -102,9 +108,9 @@ def calibrate_disks(
         msg = "a rotation or transposition turns vectors to the scan axes; pass axes='scan' with it"
         raise InputError(msg, key="axes", found=axes)
     table = table_of(disks)
-    stated: dict[str, Any] = {"scan_rotation": rotation, "detector_transpose": transpose}
-    stated = {key: value for key, value in stated.items() if value is not None}
-    image = calibrate(scan_of(disks, table), origin=origin, ellipse=ellipse, **stated)
+    if rotation is not None:
+        values = {"scan_rotation": rotation, **values}
+    image = calibrate(scan_of(disks, table), origin=origin, ellipse=ellipse, detector_transpose=transpose, **values)
     units = unit or detector_unit(image)
     matrix, about = _linear_part(image, units, _turn(image) if axes == "scan" else None)
     about["origin"] = "the optic axis of the detector" if own_origin(image) is None else "of every position"
@@ -120,9 +126,8 @@ def calibrate_disks(
     attrs = {key: value for key, value in disks.attrs.items() if key not in CARRIED}
     attrs |= {key: image.attrs[key] for key in CARRIED if key in image.attrs}
     attrs["history"] = "\n".join([disks.attrs.get("history", ""), line]).strip()
-    result = disks.drop_vars(ORIGIN, errors="ignore").assign(found)
-    places = {name: image.coords[name].variable for name in ORIGIN if name in image.coords}
-    result = result.assign_coords(places)
+    coords = {name: image.coords[name].variable for name in (*PLACE, *ORIGIN) if name in image.coords}
+    result = disks.drop_vars(ORIGIN, errors="ignore").assign(found).assign_coords(coords)
     result.attrs = attrs
     return result
 

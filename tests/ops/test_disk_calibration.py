@@ -104,6 +104,22 @@ def test_what_was_given_is_carried_on(labels):
     assert disks.attrs["scan_rotation_deg"] == 30
 
 
+def test_what_is_known_later(dataset_of):
+    """Steps, energy and centre that are known after the disks were found give what a calibrated scan would have."""
+    known = {"detector_step": (0.5, 0.25), "detector_center": (40, 60), "beam_energy": 300, "scan_step": 2}
+    scan = dataset_of(ArrayFrames(np.zeros((4, 5, 90, 110), np.uint8)))
+    ready = calibrate(scan, **known)
+    late = calibrate_disks(lattice_disks(coords=scan.coords), **known)
+    soon = calibrate_disks(lattice_disks(coords=ready.coords, attrs={"beam_energy_keV": 300.0}))
+    np.testing.assert_allclose(late.gy, soon.gy, atol=1e-12)
+    for name in ("y", "x", "ky", "kx"):
+        assert late[name].variable.identical(ready[name].variable)
+    assert late.gx.units == "1/angstrom"
+    assert late.beam_energy_keV == 300
+    with pytest.raises(InputError, match="'detector_size' is no calibration"):
+        calibrate_disks(soon, detector_size=3)
+
+
 def test_own_vectors_are_kept(labels):
     """Vectors that were calibrated on purpose are used; foreign ones of that name are refused."""
     disks = lattice_disks(**labels)
