@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numba
 import numpy as np
 
-from stemstore.kernels.peaks import RING
+from stemstore.kernels.disk_surroundings import RING
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stemstore.kernels import background, correlation, disk_likelihood, peaks
+from stemstore.kernels import background, correlation, disk_frame, disk_likelihood, peaks
 from stemstore.kernels.disk_newton import newton
 from stemstore.kernels.disk_sums import disk_sums, precision, write_rows
+from stemstore.kernels.disk_surroundings import MAD, Rules
 
 if TYPE_CHECKING:
     from stemstore._types import Array, FloatArray, Int64Array
@@ -79,16 +80,16 @@ def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dic
 def _find(frame: Array, plan: DiskPlan, out: Array, *, counted: bool) -> list[int]:
     """Write the table of the disks; give the numbers of peaks left after each of `FILTERS`."""
     options, shown = plan.parameters, plan.visibility
-    frame = background.loadable(frame)
+    frame = disk_frame.loadable(frame)
     counted = counted or frame.dtype.kind in "ui"
-    offset = background.offset_of(frame, counted=counted and frame.dtype.itemsize <= background.SHORT)
+    offset = disk_frame.offset_of(frame, counted=counted and frame.dtype.itemsize <= disk_frame.SHORT)
     image, binned = correlation.workspace(plan.frame_shape, shown.margin, plan.fft_shape)
-    if background.load(frame, plan.bad, offset, image, shown.margin):
-        background.fill(frame, plan.bad, image, shown.margin)
-    background.shrink(image, shown.margin, options.binning, plan.frame_shape, binned)
+    if disk_frame.load(frame, plan.bad, offset, image, shown.margin):
+        disk_frame.fill(frame, plan.bad, image, shown.margin)
+    disk_frame.shrink(image, shown.margin, options.binning, plan.frame_shape, binned)
     tile = max(4, round(options.radius))
     noise = background.measure_background(binned, shown.bins, options.binning, tile, offset=offset, counted=counted)
-    norm = background.subtract(binned, shown.bins, (noise.level - offset) * options.binning**2)
+    norm = disk_frame.subtract(binned, shown.bins, (noise.level - offset) * options.binning**2)
     spectrum = correlation.transform(binned)
     score = _detection_map(spectrum, plan)
     floor = ROUNDING * norm * math.sqrt(plan.square) / options.binning
@@ -139,15 +140,15 @@ def _refined(
     return positions
 
 
-def _rules(score: Array, plan: DiskPlan, noise: Background, floor: float) -> peaks.Rules:
+def _rules(score: Array, plan: DiskPlan, noise: Background, floor: float) -> Rules:
     """Put together what a maximum of this frame must be; `floor` is the rounding of its map."""
     options = plan.parameters
     least, local = floor, options.min_abs is None and options.power == 1
     if options.min_abs is not None:
         least = max(options.min_abs, floor)
     elif options.power != 1:  # the map has no unit: its own spread is the noise
-        least = max(floor, options.significance * peaks.MAD * float(np.median(np.abs(score))))
-    return peaks.Rules(
+        least = max(floor, options.significance * MAD * float(np.median(np.abs(score))))
+    return Rules(
         rows=plan.frame_shape[0],
         columns=plan.frame_shape[1],
         binning=options.binning,

@@ -1,4 +1,4 @@
-"""Background level, noise thresholds and loading of frames."""
+"""Background level and noise thresholds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stemstore.kernels import background
+from stemstore.kernels import background, disk_frame
 from stemstore.kernels.disk_probe import disk
 
 SHAPE = (128, 128)
@@ -21,10 +21,10 @@ def measure(
     bad = np.zeros(frame.shape, np.bool_) if bad is None else bad
     image, bins = np.zeros(frame.shape, np.float32), np.zeros((-(-frame.shape[0] // size), -(-frame.shape[1] // size)))
     shares = bins.astype(np.float32)
-    background.shrink((~bad).astype(np.float32), 0, size, frame.shape, shares)
-    background.load(background.loadable(frame), bad, options.get("offset", 0.0), image, 0)
+    disk_frame.shrink((~bad).astype(np.float32), 0, size, frame.shape, shares)
+    disk_frame.load(disk_frame.loadable(frame), bad, options.get("offset", 0.0), image, 0)
     binned = bins.astype(np.float32)
-    background.shrink(image, 0, size, frame.shape, binned)
+    disk_frame.shrink(image, 0, size, frame.shape, binned)
     return background.measure_background(binned, shares / np.float32(size**2), size, 8, **options), binned
 
 
@@ -86,77 +86,3 @@ def test_noise_limit_scales_with_the_jump() -> None:
     one, seven = background.noise_limits(np.array([2.0]), 1.0, 4.0), background.noise_limits(np.array([98.0]), 7.0, 4.0)
     assert seven[0] == pytest.approx(7 * one[0])
     assert background.noise_limits(np.zeros(2), 1.0, 5.0).tolist() == [0.0, 0.0]
-
-
-def test_loading_keeps_differences_of_large_counts() -> None:
-    """Counts far above 2^24 lose nothing, because most of them is taken off before rounding."""
-    frame = np.array([[2**31, 2**31 + 1], [2**31 + 3, 2**31 - 2]], np.uint32)
-    image = np.zeros((4, 4), np.float32)
-    offset = background.offset_of(frame, counted=False)
-    assert background.load(frame, np.zeros((2, 2), np.bool_), offset, image, 1) == 0
-    assert np.diff(image[1:3, 1:3].ravel()).tolist() == [1, 2, -5]
-    assert image[0].tolist() == [0, 0, 0, 0]
-
-
-@pytest.mark.parametrize(("dtype", "offset"), [(np.uint8, 0.0), (np.uint16, 0.0), (np.uint32, 7.0), (np.float32, 7.0)])
-def test_only_wide_types_need_an_offset(dtype: type, offset: float) -> None:
-    """Few-bit integers are exact as they are; counted frames, too, whatever their type."""
-    frame = np.full((8, 8), 7, dtype)
-    assert background.offset_of(frame, counted=False) == offset
-    assert background.offset_of(frame, counted=True) == 0.0
-
-
-def test_missing_pixels_take_the_mean_of_their_neighbours() -> None:
-    """A pixel that is not finite gets the mean of the good ones around it; a bad one stays zero and has no say."""
-    frame = np.arange(25.0).reshape(5, 5)
-    frame[2, 2] = np.nan
-    bad = np.zeros((5, 5), np.bool_)
-    bad[1, 1] = True
-    image = np.zeros((9, 9), np.float32)
-    assert background.load(frame, bad, 0.0, image, 2) == 1
-    background.fill(frame, bad, image, 2)
-    assert image[4, 4] == pytest.approx((7 + 8 + 11 + 13 + 16 + 17 + 18) / 7)
-    assert image[3, 3] == 0
-
-
-def test_large_holes_are_filled_from_further_away() -> None:
-    """The middle of a missing patch takes its value from the nearest square with good pixels."""
-    frame = np.full((15, 15), 4.0)
-    frame[4:9, 4:9] = np.nan
-    image, bad = np.zeros((15, 15), np.float32), np.zeros((15, 15), np.bool_)
-    background.load(frame, bad, 0.0, image, 0)
-    background.fill(frame, bad, image, 0)
-    assert np.all(image == 4)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_bins_hold_the_sums_of_their_pixels(size: int) -> None:
-    """Squares add up, smaller ones at the end as well; what lies beyond is untouched."""
-    image = np.random.default_rng(0).integers(0, 9, (13, 19)).astype(np.float32)
-    binned = np.full((16, 20), 7, np.float32)
-    background.shrink(image, 1, size, (11, 17), binned)
-    rows, columns = -(-11 // size), -(-17 // size)
-    padded = np.zeros((rows * size, columns * size))
-    padded[:11, :17] = image[1:-1, 1:-1]
-    expected = padded.reshape(rows, size, columns, size).sum(axis=(1, 3))
-    np.testing.assert_array_equal(binned[:rows, :columns], expected)
-    assert np.all(binned[rows:] == 7)
-    assert np.all(binned[:, columns:] == 7)
-
-
-def test_the_level_is_taken_off_what_is_visible() -> None:
-    """Half a bin loses half of the level; the norm is that of what is left."""
-    binned = np.array([[5.0, 3.0], [7.0, 0.0]], np.float32)
-    norm = background.subtract(binned, np.array([[1.0, 0.5], [1.0, 0.0]], np.float32), 4.0)
-    assert binned.tolist() == [[1.0, 1.0], [3.0, 0.0]]
-    assert norm == pytest.approx(np.sqrt(11))
-
-
-def test_frames_become_loadable() -> None:
-    """Half floats, booleans, foreign byte order and strided views come out native and contiguous."""
-    for dtype in ("?", "<f2", ">u2", ">f4"):
-        frame = background.loadable(np.ones((6, 6), dtype)[::2])
-        assert frame.dtype.isnative
-        assert frame.flags.c_contiguous
-        assert frame.dtype.kind in "uf"
-        assert frame.sum() == 18
