@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stemstore.errors import InputError, NotFoundError, UnknownFormatError
+from stemstore.errors import InputError, NotFoundError, StorageError, UnknownFormatError
 from stemstore.scan.corrected import CorrectedFrames
 from stemstore.sources.geometry import check_range
 from stemstore.sources.records import frame_buffer
 from stemstore.sources.references import references_of
+from stemstore.sources.remote import place
 
 if TYPE_CHECKING:
     import os
@@ -267,8 +268,9 @@ def store_at(
         return None
     try:
         scan = open_store(paths[0], allow_incomplete=allow_incomplete)
-    except (NotFoundError, UnknownFormatError):
-        if is_local(paths[0]):
+    except (NotFoundError, UnknownFormatError, StorageError) as error:
+        missing = isinstance(error, (NotFoundError, UnknownFormatError))
+        if is_local(paths[0]) or not (missing or place(paths[0]).is_file()):  # some servers refuse to look below a file
             raise
         return None
     if options:
@@ -301,6 +303,7 @@ def describe_store(scan: StoredScan) -> SourceMetadata:
 
     document, commit = scan.document, read_commit(scan.head.storage)
     n_bytes, time = (0, None) if commit is None else (commit.n_bytes, commit.time)
+    digest = None if commit is None else commit.shards_digest
     results = list_groups(scan.url, "derived")
     warnings = []
     if results:
@@ -311,7 +314,7 @@ def describe_store(scan: StoredScan) -> SourceMetadata:
         axes=document.axes,
         vendor=document.vendor,
         warnings=warnings,
-        files=[SourceFile(path=scan.url, size=n_bytes, mtime=time, uuid=document.uuid)],
+        files=[SourceFile(path=scan.url, size=n_bytes, mtime=time, digest=digest, uuid=document.uuid)],
         counting=document.counting,
     )
 

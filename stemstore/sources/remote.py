@@ -236,7 +236,7 @@ def remote_path(path: str | Place) -> RemotePath | None:
     """Give a file on another machine; None for one of this machine, at next to no cost."""
     if isinstance(path, RemotePath):
         return path
-    location = location_of(str(path))
+    location = location_of(path if isinstance(path, str) else str(path))  # an address is a text with more to it
     return None if location is None else RemotePath(location)
 
 

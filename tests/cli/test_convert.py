@@ -49,6 +49,33 @@ def test_counting(document, raw, tmp_path, frames):
     assert not np.any(events[frames < 2]), "no electron at or below the threshold"
 
 
+def test_corrections_of_frames(document, raw, tmp_path, frames):
+    """Images from files correct frames that are stored, each by its own option."""
+    random = np.random.default_rng(1)
+    bad, images = (
+        np.zeros((16, 16), bool),
+        {"dark": random.normal(2, 1, (16, 16)), "gain": random.uniform(1, 2, (16, 16))},
+    )
+    bad[3, 3] = True
+    images |= {"bad-pixels": bad, "mask": random.random((16, 16)) > 0.5}
+    options = []
+    for name, image in images.items():
+        np.save(tmp_path / f"{name}.npy", image)
+        options += [f"--{name}", tmp_path / f"{name}.npy"]
+    document("convert", raw, tmp_path / "a.zarr", "--progress", "none", *options)
+    expected = (frames - images["dark"]) * images["gain"]
+    expected[..., 3, 3] = (expected[..., 2:5, 2:5].sum(axis=(-2, -1)) - expected[..., 3, 3]) / 8
+    found = stemstore.open(tmp_path / "a.zarr").intensity.values
+    np.testing.assert_allclose(found, expected * images["mask"], rtol=1e-5, atol=1e-5)
+
+
+def test_the_source_knows_no_mask(call, raw, tmp_path):
+    """What the source does not carry cannot be asked for."""
+    result = call("convert", raw, tmp_path / "a.zarr", "--mask", "detector", "--progress", "none")
+    assert result.exit_code == 2
+    assert "the data carry no mask" in result.stderr
+
+
 def test_dry_run_writes_nothing(document, raw, tmp_path):
     """A plan tells layout and memory and leaves the disk alone."""
     found = document("convert", raw, tmp_path / "a.zarr", "--dry-run")

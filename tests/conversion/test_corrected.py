@@ -88,6 +88,16 @@ def test_no_events_outside_the_mask(tmp_path, raw, counts):
     np.testing.assert_array_equal(events, stemstore.open(tmp_path / "b.zarr").intensity.values)
 
 
+def test_counting_uses_what_the_files_know(knowing):
+    """Dark, gain and mask of the files count like the same arrays given by hand."""
+    known = CountOptions(dark="detector", gain="detector", mask="detector", **LIMITS).counter(knowing)
+    given = CountOptions(dark=DARK, gain=GAIN, bad_pixels=~MASK, **LIMITS).counter(knowing)
+    one, other = (counter.read_events(0, 42) for counter in (known, given))
+    assert len(one.indices)
+    np.testing.assert_array_equal(one.indptr, other.indptr)
+    np.testing.assert_array_equal(one.indices, other.indices)
+
+
 def test_stores_apply_their_own_images(tmp_path, raw, camera_frames):
     """A store is converted with the dark that was saved in it; the new one does not offer it again."""
     stemstore.convert(raw, tmp_path / "a.zarr")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import settings as patience
 from hypothesis import strategies as st
 
+import stemstore
 from stemstore.errors import (
     CorruptDataError,
     InputError,
@@ -319,3 +320,13 @@ def test_damage_ends_in_our_errors(tmp_path_factory, data):
     except StemStoreError:
         return
     assert json.loads(source.metadata.model_dump_json())
+
+
+@pytest.mark.filterwarnings("ignore:.*room for 15 images:stemstore.errors.ScanWarning")
+def test_measured_references(sample):
+    """The dark and gain that the camera wrote correct its frames, when they are asked for."""
+    path = sample("de_seq/data/test.seq")
+    raw, done = stemstore.open(path), stemstore.open(path, dark="detector", gain="detector")
+    truth = (raw.intensity.values - raw.dark.values) * raw.gain.values
+    np.testing.assert_allclose(done.intensity.values, truth, rtol=1e-5, atol=1e-3)
+    assert set(done.data_vars) == {"intensity"}

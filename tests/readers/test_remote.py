@@ -7,11 +7,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
 import stemstore
-from stemstore.errors import NotFoundError
+from stemstore.errors import NotFoundError, StorageError
+from stemstore.testing.elsewhere import CountedFiles
 from stemstore.testing.reader_tests import read
 from stemstore.testing.servers import FileServer
 
@@ -109,3 +111,28 @@ def test_files_that_no_folder_shows(tmp_path):
         np.testing.assert_array_equal(read(there, 0, 6), read(here, 0, 6))
         with pytest.raises(NotFoundError, match=r"no file m_001\.frms6 with the frames"):
             tests.Frms6(**options)(f"{server.url}/m.hdr")
+
+
+class Locked(CountedFiles):
+    """Files that open to those who know the word."""
+
+    protocol = "locked"
+
+    def info(self, path, **more):
+        if self.storage_options.get("word") != "sesame seed":
+            msg = f"{path} is locked for {self.storage_options}"
+            raise PermissionError(msg)
+        return super().info(path, **more)
+
+
+def test_storage_options_open_raw_files(tmp_path, scan):
+    """Options reach the file system at every turn, and stand in no message."""
+    fsspec.register_implementation("locked", Locked, clobber=True)
+    url = f"locked://{tmp_path}/scan.npy"
+    ds = stemstore.open(url, storage_options={"word": "sesame seed"})
+    copy = pickle.loads(pickle.dumps(ds.intensity))
+    np.testing.assert_array_equal(copy.values, scan)
+    assert "sesame" not in str(ds.attrs)
+    with pytest.raises(StorageError, match="is locked for") as refused:
+        stemstore.open(url, storage_options={"word": "open barley"})
+    assert "barley" not in str(refused.value)
