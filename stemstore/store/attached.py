@@ -187,7 +187,7 @@ def read_group(
     return attributes, {name: StoredArray(storage.root, info, stamp) for name, info in infos.items()}
 
 
-def list_groups(url: str | os.PathLike[str], parent: str) -> list[str]:
+def list_groups(url: str | os.PathLike[str] | Storage, parent: str) -> list[str]:
     """Names of the finished groups directly below `parent`, sorted."""
     storage = open_storage(url)
     names = [name for name in storage.children(check_path(parent)) if _NAME.fullmatch(name)]

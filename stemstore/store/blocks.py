@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 FOLDER = "stemstore-blocks"
 """Below the user's folder: nothing outside of it is ever removed."""
 
+_SETTLED = ("intensity/", "events/", "summary/", "valid/")
+"""Where the arrays lie that never change."""
+
 _SUFFIX, _CRC_BYTES = ".block", 4
 _SWEEP_AFTER = 16
 """A process looks at the size of the whole cache each time it has written a sixteenth of the limit."""
@@ -175,8 +178,8 @@ class CachedStorage(RemoteStorage):
 
     def get(self, key: str) -> bytes:
         """Read an object; chunks of small arrays of the scan are kept."""
-        if "/c/" not in key or key.startswith(("calibration/", "derived/")):
-            return super().get(key)  # metadata, and what may be saved anew
+        if "/c/" not in key or not key.startswith(_SETTLED):
+            return super().get(key)  # metadata, coordinates that may be edited, and what may be saved anew
         path = self._cache.path(self._identity, key, 0, 0)
         body = self._cache.get(path)
         if body is None:

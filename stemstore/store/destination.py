@@ -10,6 +10,7 @@ from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.journal import JOURNAL, PLAN, read_plan
 from stemstore.store.metadata import ATTRIBUTE, read_root
 from stemstore.store.urls import Storage, is_local, local_path
+from stemstore.store.zipped import ZippedStorage, read_only
 
 
 def clear(storage: Storage) -> None:
@@ -41,7 +42,11 @@ def check_free(target: Storage, *, overwrite: bool) -> bool:
     ------
     DestinationExistsError
         Something is there, and overwriting was not asked for or it is not a store.
+    InputError
+        It is to be a ``.zip``, in which nothing can be written piece by piece.
     """
+    if isinstance(target, ZippedStorage):
+        raise read_only(target.root)
     if not target.exists():
         return True
     if not is_local(target.root) and target.size(PLAN) is not None and target.size(COMMIT) is None:

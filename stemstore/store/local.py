@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class LocalStorage:
     """Objects as files below a folder."""
 
+    parallel = True
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.root = str(self.folder)
@@ -114,6 +116,10 @@ class LocalStorage:
         with _reading(below):
             files = [path for path in below.rglob("*") if path.is_file() and ".tmp-" not in path.name]
         return sorted(path.relative_to(self.folder).as_posix() for path in files)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Sizes of all files below a folder by key, temporary ones left out."""
+        return {key: self._path(key).stat().st_size for key in self.keys(prefix)}
 
     def children(self, prefix: str) -> list[str]:
         """Names in a folder."""

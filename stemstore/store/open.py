@@ -36,6 +36,7 @@ from stemstore.store.metadata import (
 )
 from stemstore.store.remote import RemoteStorage
 from stemstore.store.urls import open_storage
+from stemstore.store.zipped import ZippedStorage
 
 if TYPE_CHECKING:
     import os
@@ -56,6 +57,8 @@ def is_store(url: str | os.PathLike[str]) -> bool:
     """Tell whether `url` leads to a store, finished or not, or to where one is being written; nothing is raised."""
     try:
         storage = open_storage(url)
+        if isinstance(storage, ZippedStorage) and storage.claims_store:
+            return storage.exists()  # what is wrong with it is told when it is opened
         try:
             return isinstance(read_root(storage).get("attributes", {}).get(ATTRIBUTE), dict)
         except NotFoundError:
@@ -142,6 +145,8 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
 
 def _cached(storage: Storage, uuid: str) -> Storage:
     """Put the cache of blocks, where one was asked for, between a finished store and its server."""
+    if isinstance(storage, ZippedStorage):
+        return storage.cached(uuid)
     if not isinstance(storage, RemoteStorage) or storage.address.cache is None:
         return storage
     return CachedStorage(storage, cache_at(storage.address.cache), uuid)

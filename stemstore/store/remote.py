@@ -43,6 +43,11 @@ class RemoteStorage:
         self._link: Link = link_to(self.address)
         self._expected: dict[str, tuple[float, Future[bytes]]] = {}
 
+    @property
+    def parallel(self) -> bool:
+        """Whether the file system is made for many calls at once."""
+        return bool(self._link.fs.async_impl)
+
     def expect(self, keys: Sequence[str]) -> None:
         """Begin to read objects that `get` will be asked for next, in one round of requests."""
         if self._link.fs.async_impl:
@@ -170,11 +175,15 @@ class RemoteStorage:
 
     def keys(self, prefix: str) -> list[str]:
         """Keys of all objects below a prefix."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Sizes of all objects below a prefix by key, in one listing."""
         self._link.fs.invalidate_cache()
         with self._asking(prefix):
-            found = self._link.ask("find", self._link.at(prefix))
+            found = self._link.ask("find", self._link.at(prefix), detail=True)
         strip = len(self._link.path) + 1
-        return sorted(path[strip:] for path in found)
+        return {path[strip:]: int(about["size"] or 0) for path, about in found.items()}
 
     def children(self, prefix: str) -> list[str]:
         """Names directly below a prefix."""

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from stemstore.store.address import StoreUrl
 from stemstore.store.local import LocalStorage
 from stemstore.store.remote import RemoteStorage
+from stemstore.store.zipped import ZippedStorage, is_packed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -31,6 +32,10 @@ class Storage(Protocol):
     """
 
     root: str
+
+    @property
+    def parallel(self) -> bool:
+        """Whether threads may use it at the same time."""
 
     def expect(self, keys: Sequence[str]) -> None:
         """Prepare for `get` of small objects, where that saves time; those that are not there are no error."""
@@ -62,6 +67,9 @@ class Storage(Protocol):
     def keys(self, prefix: str) -> list[str]:
         """Keys of all objects below a prefix, sorted."""
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Sizes of all objects below a prefix in bytes, by key."""
+
     def children(self, prefix: str) -> list[str]:
         """Names directly below a prefix, sorted; empty where there is nothing."""
 
@@ -90,8 +98,23 @@ def local_path(url: str) -> Path:
 
 
 def open_storage(url: str | os.PathLike[str] | Storage) -> Storage:
-    """Reach the objects below `url` without touching any of them; a storage is given back as it is."""
-    if isinstance(url, (LocalStorage, RemoteStorage)):
+    """Reach the objects below `url`, or in the ``.zip`` of that name, without touching any of them.
+
+    A storage is given back as it is.
+    """
+    if isinstance(url, (LocalStorage, RemoteStorage, ZippedStorage)):
         return url
     text = os.fspath(url)  # type: ignore[arg-type]  # no storage any more
-    return LocalStorage(local_path(text)) if is_local(text) else RemoteStorage(StoreUrl(text))
+    if is_local(text):
+        path = local_path(text)
+        packed = is_packed(text) and not path.is_dir()
+        return ZippedStorage(LocalStorage(path.parent), path.name) if packed else LocalStorage(path)
+    address = StoreUrl(text)
+    return ZippedStorage(*split(address)) if is_packed(address) else RemoteStorage(address)
+
+
+def split(address: StoreUrl) -> tuple[RemoteStorage, str]:
+    """Give the place that an object lies in, and its name there."""
+    path, mark, query = address.full.partition("?") if address.lower().startswith("http") else (address.full, "", "")
+    parent, _, name = path.rpartition("/")
+    return RemoteStorage(StoreUrl(f"{parent}{mark}{query}", address.options, address.cache)), name

@@ -1,0 +1,367 @@
+"""Copying a finished store anywhere, object by object; checked on the way, resumable, and never half a store."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stemstore.config import memory_budget
+from stemstore.errors import (
+    ConversionIncompleteError,
+    CorruptDataError,
+    DestinationExistsError,
+    InputError,
+    NotFoundError,
+    StaleStoreError,
+)
+from stemstore.progress import NoProgress, Progress
+from stemstore.scan.stored import check_apart
+from stemstore.store.commit import COMMIT, read_commit
+from stemstore.store.destination import check_free, clear, drop_old_journal
+from stemstore.store.finalise import publish
+from stemstore.store.journal import JOURNAL
+from stemstore.store.metadata import ROOT
+from stemstore.store.objects import StoreObject, Tally, check_object, check_root, list_objects, read_object
+from stemstore.store.open import open_store
+from stemstore.store.urls import is_local, open_storage
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+
+    from stemstore.store.urls import Storage
+    from stemstore_schemas import CommitDocument
+
+    PathLike = str | os.PathLike[str]
+
+MARK = f"{JOURNAL}/copy.json"
+"""Says of an unfinished place what it is going to be a copy of."""
+
+MOST_THREADS = 8
+"""Objects on their way at once: enough to hide the latency of a server."""
+
+COPIES_OF_OBJECT = 3
+"""An object as it is read, as one body to be sent, and as the client of a server holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What `copy_store` did.
+
+    Attributes
+    ----------
+    url, source
+        The copy, and the store that was copied.
+    uuid
+        Identity of both.
+    n_objects, n_bytes
+        In the copy.
+    n_kept
+        Objects that an interrupted copy had left and that were not written again.
+    seconds
+        Time it took.
+    warnings
+        What was left behind.
+    """
+
+    url: str
+    source: str
+    uuid: str
+    n_objects: int
+    n_bytes: int
+    n_kept: int
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A store that is to be copied or packed: read once, so that a change meanwhile is noticed.
+
+    Attributes
+    ----------
+    storage
+        Where it lies.
+    root, commit
+        Its root metadata, and its commit object as bytes and as document.
+    objects
+        All of it.
+    largest : unit bytes
+        Most that one object can take.
+    """
+
+    storage: Storage
+    root: bytes
+    commit: bytes
+    document: CommitDocument
+    objects: list[StoreObject]
+    largest: int
+
+    @classmethod
+    def at(cls, url: PathLike) -> Opened:
+        """Look at a finished store.
+
+        Raises
+        ------
+        StemStoreError
+            There is none, or its metadata are not those that were written.
+        """
+        storage = open_store(url).head.storage
+        root, commit, document = storage.get(ROOT), storage.get(COMMIT), read_commit(storage)
+        if document is None:
+            msg = f"the commit object of '{storage.root}' disappeared while it was looked at; try again"
+            raise StaleStoreError(msg, url=storage.root)
+        check_root(storage.root, root, document)
+        objects = list_objects(storage, json.loads(root))
+        return cls(storage, root, commit, document, objects, max(map(_bound, objects)))
+
+    def read(self, one: StoreObject) -> bytes | None:
+        """Read and check an object; root and commit are those that were seen first."""
+        held = {ROOT: self.root, COMMIT: self.commit}
+        return held[one.key] if one.key in held else read_object(self.storage, one)
+
+    def check_unchanged(self) -> None:
+        """Make sure that nobody edited or replaced the store meanwhile.
+
+        Raises
+        ------
+        StaleStoreError
+            Somebody did.
+        """
+        if (self.storage.get(ROOT), self.storage.get(COMMIT)) != (self.root, self.commit):
+            msg = f"'{self.storage.root}' was changed while it was read; run it again"
+            raise StaleStoreError(msg, url=self.storage.root)
+
+    def left(self) -> list[str]:
+        """Tell what lies in the place of the store and is no part of it, or cannot be seen."""
+        if self.storage.root.lower().startswith(("http://", "https://")):
+            return [f"'{self.storage.root}' is on a web server, which lists nothing: saved results were not looked for"]
+        mine = {one.key for one in self.objects}
+        other = [key for key in self.storage.keys("") if key not in mine]
+        if not other:
+            return []
+        shown = ", ".join(other[:3]) + (", …" if len(other) > 3 else "")  # noqa: PLR2004 - enough to see what they are
+        return [f"{len(other)} objects that are no part of the store were left behind: {shown}"]
+
+
+def _bound(one: StoreObject) -> int:
+    if one.info is None:
+        return 0
+    n_bytes = one.info.dtype.itemsize
+    for extent in one.info.shard or one.info.chunk:
+        n_bytes *= extent
+    return n_bytes
+
+
+def copy_store(
+    source: PathLike,
+    destination: PathLike,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> CopyReport:
+    """Copy a finished store to another place, with its calibration and its saved results.
+
+    Every object arrives as it is, so that the copy has the identity of the store. Chunks are compared with their
+    checksums and shards with the commit object on the way.
+
+    Parameters
+    ----------
+    source
+        Path or URL of a store; one packed as ``.zip`` is unpacked.
+    destination
+        Path or URL of the copy.
+    resume
+        Go on where an earlier call was interrupted: shards that arrived whole are not read again from the source. Where
+        there is none, begin.
+    overwrite
+        Replace a store: a local one once the copy is whole, one on a server at once.
+    progress
+        Told about every object.
+    storage_options
+        For whichever of the two is a URL that brings none of its own; see `stemstore.open`.
+
+    Returns
+    -------
+    report
+        What was copied, and what was left.
+
+    Raises
+    ------
+    CorruptDataError, ChecksumError, NotFoundError
+        The source is damaged; the message names the shard. Nothing stays of the copy.
+    ConversionIncompleteError, UnknownFormatError
+        The source is no finished store.
+    DestinationExistsError
+        Something is there, or a copy to this place was interrupted.
+    InputError
+        The places overlap, the copy would be packed, or it was begun from another store.
+    StaleStoreError
+        The source was changed meanwhile.
+
+    Notes
+    -----
+    Memory: a few threads with three times the largest object each, within ``STEMSTORE_MAX_MEMORY`` but for one thread.
+
+    Examples
+    --------
+    >>> import stemstore
+    >>> stemstore.copy_store("scan_42.zarr", "s3://bucket/scan_42.zarr", resume=True)  # doctest: +SKIP
+    """
+    began = time.monotonic()
+    if storage_options is not None:
+        from stemstore.store.address import reach_urls
+
+        source, destination = reach_urls(source, destination, storage_options=storage_options)
+    check_apart(source, destination)
+    opened = Opened.at(source)
+    claim = Claim.make(opened, destination, resume=resume, overwrite=overwrite)
+    with claim.keeping():
+        sizes, n_kept = _transfer(opened, claim, progress or NoProgress())
+        claim.finish(overwrite=overwrite)
+    n_bytes, warnings = sum(sizes), opened.left()
+    seconds = time.monotonic() - began
+    return CopyReport(
+        claim.url, opened.storage.root, opened.document.uuid, len(sizes), n_bytes, n_kept, seconds, warnings
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The place of a copy.
+
+    Attributes
+    ----------
+    url, working
+        Where the copy will be, and where it grows.
+    fresh
+        Whether this call began it.
+    """
+
+    url: str
+    working: str
+    fresh: bool
+
+    @classmethod
+    def make(cls, opened: Opened, destination: PathLike, *, resume: bool, overwrite: bool) -> Claim:
+        """Take the place, or take up what was interrupted there; errors as of `copy_store`."""
+        target, uuid = open_storage(destination), opened.document.uuid
+        mark = json.dumps({"uuid": uuid, "shards_digest": opened.document.shards_digest}).encode()
+        working = f"{target.root}.part-{uuid}" if is_local(target.root) else target.root
+        storage = open_storage(working)
+        begun = _marked(storage)
+        if begun is not None and not resume:
+            msg = (
+                f"a copy to '{target.root}' is under way or was interrupted; go on with resume=True (--resume), or "
+                f"remove '{working}'"
+            )
+            raise DestinationExistsError(msg, url=target.root, found=working)
+        if begun is not None and begun != mark:
+            msg = f"the copy in '{working}' was begun from another store; remove it, or choose another destination"
+            raise InputError(msg, url=working, source=opened.storage.root)
+        free = begun is not None and not is_local(working)
+        free = free or check_free(target, overwrite=overwrite)
+        if begun is not None:
+            return cls(target.root, working, fresh=False)
+        if not is_local(working) and not free:
+            drop_old_journal(storage)
+            clear(storage)
+        storage.create(MARK, [mark])
+        return cls(target.root, working, fresh=True)
+
+    def finish(self, *, overwrite: bool) -> None:
+        """Give the whole copy its name, and remove the mark."""
+        publish(self.working, self.url, overwrite=overwrite)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Remove what was written where the source is wrong, and say how to go on otherwise."""
+        try:
+            yield
+        except (CorruptDataError, NotFoundError):
+            if self.fresh:
+                with suppress(Exception):  # the first error is the one to report
+                    open_storage(self.working).delete()
+            raise
+        except (DestinationExistsError, ConversionIncompleteError):
+            raise
+        except BaseException as error:
+            error.add_note("what was copied is kept; go on with resume=True (--resume)")
+            raise
+
+
+def _marked(storage: Storage) -> bytes | None:
+    try:
+        return storage.get(MARK)
+    except NotFoundError:
+        return None
+
+
+def _transfer(opened: Opened, claim: Claim, progress: Progress) -> tuple[list[int], int]:
+    """Bring over what lacks: data, then metadata, the commit object at the very end; sizes, and objects kept."""
+    target = open_storage(claim.working)
+    tally = Tally(opened.storage.root, opened.document)
+    progress.start("copying", len(opened.objects))
+
+    def bring(one: StoreObject) -> tuple[int, bool] | None:
+        kept = None if claim.fresh else _there(opened, target, one)
+        body = opened.read(one) if kept is None else kept
+        if body is not None:
+            tally.add(one, body)
+            if kept is None:
+                target.put(one.key, [body])
+        progress.advance()
+        return None if body is None else (len(body), kept is not None)
+
+    *data, commit = opened.objects
+    parallel = opened.storage.parallel and target.parallel
+    room = memory_budget() // max(1, COPIES_OF_OBJECT * opened.largest)
+    n_threads = max(1, min(MOST_THREADS, room)) if parallel else 1
+    moved = [one for one in run_all(bring, data, n_threads) if one is not None]
+    tally.check()
+    opened.check_unchanged()
+    if target.size(commit.key) is None:  # else it was killed between commit and rename
+        target.create(commit.key, [opened.commit])
+    progress.advance()
+    sizes = [size for size, _ in moved] + [len(opened.commit)]
+    return sizes, sum(kept for _, kept in moved)
+
+
+def _there(opened: Opened, target: Storage, one: StoreObject) -> bytes | None:
+    """Give a shard that arrived whole before; smaller objects are cheaply brought again."""
+    if one.kind != "shard":
+        return None
+    size = target.size(one.key)
+    if size is None or size != opened.storage.size(one.key):
+        return None
+    with suppress(CorruptDataError, NotFoundError):
+        body = target.get(one.key)
+        check_object(one, body, one.key)
+        return body
+    return None
+
+
+def run_all(call: Callable[[StoreObject], Any], objects: list[StoreObject], n_threads: int) -> list[Any]:
+    """Call for every object, several at a time; the first error ends it. Results are in no order."""
+    done: list[Any] = []
+    if n_threads == 1:
+        return [call(one) for one in objects]
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="copy") as executor:
+        pending: set[Future[Any]] = set()
+        try:
+            for one in objects:
+                if len(pending) >= n_threads:
+                    ready, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    done += [future.result() for future in ready]
+                pending.add(executor.submit(call, one))
+            done += [future.result() for future in pending]
+        except BaseException:
+            executor.shutdown(wait=True, cancel_futures=True)
+            raise
+    return done
