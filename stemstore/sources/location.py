@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _WEB = ("http", "https")
 _SHORTEST_SECRET = 4
 """Letters of a value among storage options that is taken out of messages; shorter ones are flags and numbers."""
 
-_known: weakref.WeakValueDictionary[str, Location] = weakref.WeakValueDictionary()
-"""Addresses in use by their text, so that one met as plain text, in metadata, is reached as it was opened."""
+_known: dict[str, list[weakref.ref[Location]]] = {}
+"""Addresses in use by their text, oldest first: one met as plain text, in metadata, is reached as it was opened."""
 
 
 class Location(str):  # noqa: SLOT000 (addresses are referenced weakly, and are few)
@@ -57,7 +58,7 @@ class Location(str):  # noqa: SLOT000 (addresses are referenced weakly, and are 
         self.full = full
         self.options = dict(getattr(url, "options", None) or {} if options is None else options)
         for text in {str.__str__(self), as_ascii(self)}:
-            _known[text] = self
+            _known.setdefault(text, []).append(weakref.ref(self, partial(_forget, text)))
         return self
 
     def __str__(self) -> str:
@@ -75,7 +76,7 @@ class Location(str):  # noqa: SLOT000 (addresses are referenced weakly, and are 
 
     def at(self, path: str) -> Location:
         """Address another file of the same place, for the same user; a query belongs to one file only."""
-        known = _known.get(path)
+        known = _in_use(path)
         if known is not None:
             return known
         scheme, _, rest = path.partition("://")
@@ -103,10 +104,22 @@ def location_of(url: str) -> Location | None:
     if scheme is None or scheme.group(1).lower() in _LOCAL:
         return None
     if not hasattr(url, "full"):
-        known = _known.get(url.rstrip("/"))
+        known = _in_use(url.rstrip("/"))
         if known is not None:
             return known
     return Location(url)
+
+
+def _in_use(text: str) -> Location | None:
+    return next((found for one in _known.get(text, ()) if (found := one()) is not None), None)
+
+
+def _forget(text: str, gone: weakref.ref[Location]) -> None:
+    left = [one for one in _known.get(text, ()) if one is not gone]
+    if left:
+        _known[text] = left
+    else:
+        _known.pop(text, None)
 
 
 def shown(text: str) -> str:

@@ -61,11 +61,16 @@ def test_neighbours_have_the_same_user():
     assert Location("abfs://c@h/a/b").at("abfs://c@h/a/c").full == "abfs://c@h/a/c"
 
 
-def test_addresses_are_forgotten():
-    """Secrets are known as long as something uses the address."""
-    location = Location("https://me:gone@forgotten.org/a")
+def test_addresses_are_known_while_they_are_used():
+    """The address that was opened first counts, others that came and went change nothing; in the end none is left."""
+    location = Location("https://me:first@host/a")
     text = str.__str__(location)
+    other = Location("https://me:wrong@host/a")
+    assert location_of(text) is location
     del location
+    gc.collect()
+    assert location_of(text) is other
+    del other
     gc.collect()
     assert location_of(text).full == text
 
