@@ -99,6 +99,7 @@ class RangedFile(io.BufferedIOBase):
         self.name = str(path)
         self._key = (path.location.full, self.size, path.version or id(self))
         self._place, self._next, self._ahead = 0, -1, 1
+        self._held, self._held_at, self._end, self._window = b"", 0, -1, 0
 
     def __repr__(self) -> str:
         """Give the address; HDF5 takes it for the name of the file."""
@@ -146,10 +147,21 @@ class RangedFile(io.BufferedIOBase):
 
     def _bytes(self, start: int, length: int) -> bytes:
         if length >= BLOCK:
-            return b"".join(fetch(self.path.location, cut(start, start + length)))
+            return self._long(start, length)
         numbers = range(start // BLOCK, (start + length - 1) // BLOCK + 1) if length else range(0)
         content = b"".join(self._block(number) for number in numbers)
         return content[start % BLOCK :][:length]
+
+    def _long(self, start: int, length: int) -> bytes:
+        """Read past the cache; where long reads follow each other, as chunks do, more and more is read ahead."""
+        at = start - self._held_at
+        if not 0 <= at <= len(self._held) - length:
+            follows = 0 <= start - self._end <= BLOCK
+            self._window = min(2 * max(self._window, length), REQUEST) if follows else 0
+            stop = min(start + max(length, self._window), self.size)
+            self._held, self._held_at, at = b"".join(fetch(self.path.location, cut(start, stop))), start, 0
+        self._end = start + length
+        return self._held[at : at + length]
 
     def _block(self, number: int) -> bytes:
         found = _cache.get(self._key, number)

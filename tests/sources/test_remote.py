@@ -121,6 +121,18 @@ def test_few_requests_for_many_blocks(tmp_path):
     assert CountedFiles.requests <= 7
 
 
+def test_chunks_are_read_ahead(tmp_path):
+    """Chunks that HDF5 asks for one by one take few requests, and none of them is read twice."""
+    frames = np.random.default_rng(7).integers(0, 2**16, (64, 128, 128), np.uint16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("frames", data=frames, chunks=(1, 128, 128), compression="gzip")
+    with open_hdf5(f"counted://{tmp_path}/a.h5") as file:
+        CountedFiles.requests = CountedFiles.bytes_read = 0
+        np.testing.assert_array_equal(file["frames"][...], frames)
+    assert CountedFiles.requests <= 16
+    assert CountedFiles.bytes_read <= 1.1 * (tmp_path / "a.h5").stat().st_size
+
+
 def test_short_files_and_failures(folder, monkeypatch):
     """A file that ends too early, a server that fails for good, and one that fails for a moment are told apart."""
     out = np.zeros(100, np.uint8)
