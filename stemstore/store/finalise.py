@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import ConversionIncompleteError, DestinationExistsError, StorageError
 from stemstore.store.commit import COMMIT, read_commit, write_commit
 from stemstore.store.event_columns import column_infos
-from stemstore.store.journal import JOURNAL, VALID_FRAME, entered, holds
+from stemstore.store.journal import JOURNAL, VALID_FRAME, finished
 from stemstore.store.layout import CountedLayout, Layout
 from stemstore.store.local import sync_folder
 from stemstore.store.maps import map_info, write_map
@@ -93,7 +93,7 @@ def check_all(storage: Storage, uuid: str, layout: Layout) -> None:
     ConversionIncompleteError
         Some were not; ``context["missing"]`` has their numbers.
     """
-    there = {number for number in entered(storage) if holds(storage, number, uuid, check=False)}
+    there = set(finished(storage, uuid, check=False))
     n_partitions = layout.n_partitions
     missing = [number for number in range(n_partitions) if number not in there]
     if missing:

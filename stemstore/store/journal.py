@@ -28,11 +28,16 @@ from stemstore.store.layout import CountedLayout, Layout, dump_layout, load_layo
 from stemstore_schemas import ScanDocument, dump_document, load_document
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from stemstore._types import Array, Int64Array
     from stemstore.store.urls import Storage
 
 JOURNAL = ".journal"
 PLAN = f"{JOURNAL}/plan.json"
+_TOGETHER = 32
+"""Entries that are asked for at once."""
+
 VALID_FRAME = 2
 """State of a complete frame in a validity array (0 missing, 1 partial)."""
 
@@ -231,20 +236,38 @@ class EntryFile:
         return self._arrays[name]
 
 
-def entered(storage: Storage) -> list[int]:
-    """Partitions that have an entry, sorted."""
-    names = (key.rpartition("/")[2] for key in storage.keys(JOURNAL))
-    return sorted(int(name.removesuffix(".npz")) for name in names if name.endswith(".npz"))
+def finished(storage: Storage, uuid: str, *, check: bool) -> list[int]:
+    """List the partitions that are done, sorted; on a server by one listing, and entries that are asked for together.
+
+    Parameters
+    ----------
+    storage, uuid
+        Where the conversion writes, and the identity of its store.
+    check
+        Compare the checksums of shards with their entries, not only the sizes.
+    """
+    sizes = storage.sizes("")
+    names = (key.rpartition("/")[2] for key in sizes if key.startswith(f"{JOURNAL}/") and key.endswith(".npz"))
+    entered = sorted(int(name.removesuffix(".npz")) for name in names)
+    return [number for number in ahead(storage, entered) if _holds(storage, number, uuid, sizes, check=check)]
 
 
-def holds(storage: Storage, partition: int, uuid: str, *, check: bool) -> bool:
+def ahead(storage: Storage, partitions: Sequence[int]) -> Iterator[int]:
+    """Give partitions one after the other, whose journal entries are about to be read."""
+    for first in range(0, len(partitions), _TOGETHER):
+        some = partitions[first : first + _TOGETHER]
+        storage.expect([entry_key(number) for number in some])
+        yield from some
+
+
+def _holds(storage: Storage, partition: int, uuid: str, known: Mapping[str, int], *, check: bool) -> bool:
     """Tell whether a partition is done: its entry is ours, its shards have their sizes and (`check`) checksums."""
     try:
         with EntryFile(storage, partition) as found:
             entry = found.entry
     except CorruptDataError:
         return False
-    if entry.uuid != uuid or any(storage.size(key) != size for key, size in entry.sizes.items()):
+    if entry.uuid != uuid or any(known.get(key) != size for key, size in entry.sizes.items()):
         return False
     return not check or all(object_checksum([storage.get(key)]) == crc for key, crc in entry.checksums.items())
 
@@ -262,9 +285,7 @@ def view_journal(storage: Storage, layout: Layout, uuid: str) -> JournalView:
     n_frames = int(np.prod(layout.scan_shape))
     valid, n_slots = np.zeros(n_frames, np.uint8), np.zeros(n_frames, np.uint32)
     columns, multiplicity = 0, 0
-    for partition in entered(storage):
-        if not holds(storage, partition, uuid, check=False):
-            continue
+    for partition in ahead(storage, finished(storage, uuid, check=False)):
         where = positions(layout, partition)
         with EntryFile(storage, partition) as found:
             state, slots = found.get("valid"), found.get("n_slots")

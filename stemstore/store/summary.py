@@ -11,7 +11,7 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError
 from stemstore.store.codecs import object_checksum
-from stemstore.store.journal import VALID_FRAME, EntryFile, positions
+from stemstore.store.journal import VALID_FRAME, EntryFile, ahead, positions
 from stemstore.store.layout import dense_layout
 from stemstore.store.maps import map_info
 from stemstore.store.metadata import SUMMARY, ArrayInfo, intensity_info
@@ -78,7 +78,7 @@ def assemble(storage: Storage, layout: Layout) -> Assembled:
     n_frames = math.prod(layout.scan_shape)
     whole = Assembled(np.full(n_frames, VALID_FRAME, np.uint8), np.zeros(n_frames, np.uint32))
     sums: dict[str, Array] = {}
-    for partition in range(layout.n_partitions):
+    for partition in ahead(storage, range(layout.n_partitions)):
         where = positions(layout, partition)
         with EntryFile(storage, partition) as found:
             whole.entries.append(found.entry)

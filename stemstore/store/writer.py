@@ -26,8 +26,7 @@ from stemstore.store.journal import (
     EntryFile,
     PartitionRecords,
     check_ours,
-    entered,
-    holds,
+    finished,
     read_plan,
     write_entry,
     write_plan,
@@ -160,11 +159,7 @@ class StoreWriter:
         check
             Compare the checksum of every shard with the journal, not only its size.
         """
-        storage = open_storage(self.working)
-        known = range(self.layout.n_partitions)
-        return {
-            number for number in entered(storage) if number in known and holds(storage, number, self.uuid, check=check)
-        }
+        return set(finished(open_storage(self.working), self.uuid, check=check)) & {*range(self.layout.n_partitions)}
 
     def recorded(self, index: int) -> tuple[Entry, dict[str, Array]]:
         """Give the journal entry of a partition that is done, and its notes.
