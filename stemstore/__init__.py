@@ -21,6 +21,8 @@ _FACE = {
     "finalise_conversion": ("stemstore.conversion.parts", "finalise_conversion"),
     "convert_on_cluster": ("stemstore.conversion.cluster", "convert_on_cluster"),
     "export": ("stemstore.exchange.run", "export"),
+    "export_disks": ("stemstore.exchange.bragg_vectors", "export_disks"),
+    "open_disks": ("stemstore.exchange.bragg_vectors", "open_disks"),
     "validate": ("stemstore.maintenance.validate", "validate"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
     "readers": ("stemstore.sources.registry", "readers"),
@@ -67,10 +69,17 @@ _FACE = {
     "com_colours": ("stemstore.ops.colours", "com_colours"),
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
+    "disks_at": ("stemstore.ops.disk_views", "disks_at"),
+    "select_disks": ("stemstore.ops.disk_views", "select_disks"),
+    "calibrate_disks": ("stemstore.ops.disk_calibration", "calibrate_disks"),
+    "bragg_vector_map": ("stemstore.ops.vector_map", "bragg_vector_map"),
+    "disk_image": ("stemstore.ops.disk_image", "disk_image"),
+    "disk_origin": ("stemstore.ops.disk_origin", "disk_origin"),
     "find_basis": ("stemstore.ops.basis", "find_basis"),
     "index_disks": ("stemstore.ops.lattice", "index_disks"),
     "fit_lattice": ("stemstore.ops.lattice", "fit_lattice"),
     "strain_map": ("stemstore.ops.strain", "strain_map"),
+    "detector_from_lattice": ("stemstore.ops.lattice_scale", "detector_from_lattice"),
     "compute": ("stemstore.ops.shared", "compute"),
     "local_cluster": ("stemstore.scan.cluster", "local_cluster"),
     "worker_environment": ("stemstore.scan.cluster", "worker_environment"),
@@ -86,8 +95,10 @@ __all__ = [
     "annulus",
     "bin_detector",
     "bin_scan",
+    "bragg_vector_map",
     "bright_field_stack",
     "calibrate",
+    "calibrate_disks",
     "center_of_mass",
     "com_colours",
     "compute",
@@ -97,15 +108,20 @@ __all__ = [
     "correct",
     "crystallinity",
     "curl",
+    "detector_from_lattice",
     "detector_step_from_angle",
     "detector_step_from_rings",
     "disk",
+    "disk_image",
+    "disk_origin",
+    "disks_at",
     "divergence",
     "dpc",
     "estimate_rotation",
     "event_columns",
     "explain",
     "export",
+    "export_disks",
     "finalise_conversion",
     "find_basis",
     "find_beam",
@@ -124,6 +140,7 @@ __all__ = [
     "mean_pattern",
     "measure_origin",
     "open",
+    "open_disks",
     "open_result",
     "plan_conversion",
     "point",
@@ -140,6 +157,7 @@ __all__ = [
     "scan_step_from_lattice",
     "sector",
     "segments",
+    "select_disks",
     "split_halves",
     "strain_map",
     "subtract_descan",
@@ -161,6 +179,8 @@ if TYPE_CHECKING:
     from stemstore.conversion.parts import finalise_conversion as finalise_conversion
     from stemstore.conversion.parts import plan_conversion as plan_conversion
     from stemstore.conversion.run import convert
+    from stemstore.exchange.bragg_vectors import export_disks as export_disks
+    from stemstore.exchange.bragg_vectors import open_disks as open_disks
     from stemstore.exchange.run import export
     from stemstore.maintenance.validate import validate as validate
     from stemstore.ops.basis import find_basis as find_basis
@@ -175,6 +195,11 @@ if TYPE_CHECKING:
     from stemstore.ops.derivatives import curl, divergence
     from stemstore.ops.descan import fit_descan, subtract_descan
     from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
+    from stemstore.ops.disk_calibration import calibrate_disks as calibrate_disks
+    from stemstore.ops.disk_image import disk_image as disk_image
+    from stemstore.ops.disk_origin import disk_origin as disk_origin
+    from stemstore.ops.disk_views import disks_at as disks_at
+    from stemstore.ops.disk_views import select_disks as select_disks
     from stemstore.ops.dose import split_halves, thin
     from stemstore.ops.dpc import dpc
     from stemstore.ops.ellipse import fit_ellipse
@@ -184,6 +209,7 @@ if TYPE_CHECKING:
     from stemstore.ops.hot_pixels import find_hot_pixels
     from stemstore.ops.lattice import fit_lattice as fit_lattice
     from stemstore.ops.lattice import index_disks as index_disks
+    from stemstore.ops.lattice_scale import detector_from_lattice as detector_from_lattice
     from stemstore.ops.origins import fit_origin, measure_origin
     from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
     from stemstore.ops.polar import polar_profile
@@ -200,6 +226,7 @@ if TYPE_CHECKING:
     from stemstore.ops.sparse_blocks import to_sparse
     from stemstore.ops.strain import strain_map as strain_map
     from stemstore.ops.transform import transform_com
+    from stemstore.ops.vector_map import bragg_vector_map as bragg_vector_map
     from stemstore.ops.virtual import virtual_image
     from stemstore.scan.calibrate import calibrate
     from stemstore.scan.cluster import local_cluster as local_cluster

@@ -83,6 +83,16 @@ def test_the_page_on_events_runs():
 
 
 @pytest.mark.usefixtures("at_scan_42")
+def test_the_page_on_bragg_vectors_runs():
+    """The Python blocks of the page on Bragg vectors run one after the other on the converted scan."""
+    stemstore.convert("scan_42", "scan_42.zarr", flyback_columns=1, count=True)
+    names = {}
+    for block in blocks(DOCS / "bragg_vectors.md"):
+        exec(block, names)  # the block is ours
+    assert names["again"].sizes["peak"] == names["vectors"].sizes["peak"]
+
+
+@pytest.mark.usefixtures("at_scan_42")
 def test_the_commands_of_the_quickstart_run():
     """The shell lines of the quickstart work one after the other."""
     (block,) = blocks(DOCS / "quickstart.md", "bash")
