@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 
 from stemstore.errors import InputError
+from stemstore.kernels.arguments import check_local, frozen, pixels_of
 from stemstore.kernels.contract import DetectorRegion
 from stemstore.kernels.densified import densified
 
@@ -96,6 +98,32 @@ class Corrections:
         if self.mask is not None:
             out[..., ~self.mask] = 0.0
         return out
+
+    def of_block(self, block: Array, local: Int64Array, dtype: np.dtype[Any]) -> FloatArray:
+        """Correct frames ``block[local[i]]`` in one pass over their pixels; as `apply` does, rounded to `dtype`.
+
+        Parameters
+        ----------
+        block : shape (n, ky, kx)
+        local : shape (m,)
+        dtype
+            float32 or float64.
+
+        Returns
+        -------
+        frames : shape (m, ky, kx)
+        """
+        if block.dtype == np.float16:  # which compiled code does not know
+            return self.apply(block[local]).astype(dtype, copy=False)
+        pixels = pixels_of(block, exact=True)
+        out: FloatArray = np.empty((len(local), pixels.shape[1]), dtype)
+        flat = [np.empty(0) if one is None else one.reshape(-1) for one in (self.dark, self.gain)]
+        _correct(pixels, check_local(local, len(pixels)), frozen(flat[0]), frozen(flat[1]), out)
+        if self.repair is not None:
+            out[:, self.repair.bad] = (out[:, self.repair.neighbours] * self.repair.shares).sum(axis=-1)
+        if self.mask is not None:
+            out[:, np.flatnonzero(~self.mask)] = 0.0
+        return out.reshape(-1, *block.shape[1:])
 
     def fold(self, weights: Array) -> tuple[Array, FloatArray | None]:
         """Put the corrections into weights.
@@ -184,6 +212,24 @@ class CorrectedKernel:
         """Let the other kernel finish."""
         done: Array = self.kernel.finish(out, _visible(region))
         return done
+
+
+@numba.njit(nogil=True, cache=True)
+def _correct(pixels, local, dark, gain, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 (typed by numba)
+    for i in range(local.size):
+        frame, corrected = pixels[local[i]], out[i]
+        if dark.size and gain.size:
+            for p in range(frame.size):
+                corrected[p] = (np.float64(frame[p]) - dark[p]) * gain[p]
+        elif dark.size:
+            for p in range(frame.size):
+                corrected[p] = np.float64(frame[p]) - dark[p]
+        elif gain.size:
+            for p in range(frame.size):
+                corrected[p] = np.float64(frame[p]) * gain[p]
+        else:
+            for p in range(frame.size):
+                corrected[p] = frame[p]
 
 
 def _visible(region: DetectorRegion) -> DetectorRegion:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
 
 
-def mask_frames(frames: Array, usable: BoolArray) -> Array:
-    """Give frames, (n, ky, kx), that are zero outside a mask, (ky, kx); dtype as given."""
-    return np.where(usable, frames, frames.dtype.type(0))
+def mask_frames(block: Array, local: Int64Array, usable: BoolArray) -> Array:
+    """Give frames ``block[local[i]]``, (m, ky, kx), that are zero outside a mask, (ky, kx); dtype of the block."""
+    frames: Array = block[local]
+    frames.reshape(len(frames), -1)[:, np.flatnonzero(~usable)] = 0
+    return frames
 
 
 def mask_events(

@@ -112,11 +112,11 @@ class Asked:
         small = dtype.itemsize <= EXACT_BYTES or dtype == np.float32
         return np.dtype(np.float32 if small else np.float64)
 
-    def apply(self, frames: Array) -> Array:
-        """Correct frames of the whole detector, (…, ky, kx), into `dtype`."""
-        if self.corrections.only_mask:
-            return frames if self.corrections.mask is None else mask_frames(frames, self.corrections.mask)
-        return self.corrections.apply(frames).astype(self.dtype(frames.dtype), copy=False)
+    def of_block(self, block: Array, local: Int64Array) -> Array:
+        """Correct frames ``block[local[i]]`` of the whole detector into `dtype`."""
+        if not self.corrections.only_mask:
+            return self.corrections.of_block(block, local, self.dtype(block.dtype))
+        return block[local] if self.corrections.mask is None else mask_frames(block, local, self.corrections.mask)
 
 
 def corrected_source(source: ScanSource, asked: Asked) -> ScanSource:
@@ -152,7 +152,7 @@ class Masking:
     def frames(self, block: Array, local: Int64Array, numbers: Int64Array) -> Array:
         """Give frames that are zero outside the mask."""
         del numbers
-        return self.asked.apply(block[local])
+        return self.asked.of_block(block, local)
 
     def _usable(self, detector: tuple[int, int]) -> BoolArray:
         mask = self.asked.corrections.mask
@@ -248,7 +248,7 @@ class Correcting:
         step = max(1, BATCH_BYTES // max(1, block[:1].size * 8))
         for first in range(0, len(local), step):
             some = slice(first, first + step)
-            frames = self.asked.apply(block[local[some]]).astype(self.dtype, copy=False)
+            frames = self.asked.of_block(block, local[some]).astype(self.dtype, copy=False)
             if self.lost is not None:
                 frames[self.lost[place[some]]] = np.nan
             self.kernel.frames(frames, np.arange(len(frames), dtype=np.int64), out, place[some], prepared)
@@ -323,7 +323,8 @@ class CorrectedFrames:
 
     def corrected(self, frames: Array, numbers: Int64Array) -> Array:
         """Correct the frames, (…, ky, kx), of flat scan positions, which may be missing."""
-        out = self.asked.apply(frames)
+        every = np.arange(math.prod(frames.shape[:-2]), dtype=np.int64)
+        out = self.asked.of_block(frames.reshape(-1, *self.frame_shape), every).reshape(frames.shape)
         if self.validity is not None:
             lost = np.asarray(self.validity)[numbers] == MISSING
             out.reshape(-1, *self.frame_shape)[lost] = np.nan if self.dtype.kind == "f" else 0

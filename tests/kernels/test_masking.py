@@ -36,7 +36,7 @@ def test_the_electrons_inside_the_mask_stay(frames, seed):
 def test_frames_keep_their_type():
     """Pixels outside are zero, even those that were NaN."""
     frames = np.array([[[1.5, np.nan]]], np.float32)
-    masked = mask_frames(frames, np.array([[True, False]]))
+    masked = mask_frames(frames, np.array([0]), np.array([[True, False]]))
     assert masked.dtype == np.float32
     np.testing.assert_array_equal(masked, [[[1.5, 0]]])
 
