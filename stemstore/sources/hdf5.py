@@ -144,6 +144,11 @@ def damaged(path: str | Place, error: Exception) -> StemStoreError:
     if "already open for write" in reason or "not closed" in reason:
         msg = f"HDF5 file {str(path)!r} is still being written, or was never closed ({reason}); wait, or run h5clear -s"
         return StorageError(msg, url=str(path))
+    if "locking flag" in reason:  # HDF5 shares a file that is open already, if only it was opened alike
+        msg = (
+            f"HDF5 file {str(path)!r} is open in this process with its lock ({reason}); close it, or pass locking=False"
+        )
+        return StorageError(msg, url=str(path))
     if "required filter" in reason:  # of a dataset that a virtual one is made of
         msg = f'HDF5 file {str(path)!r} needs the package hdf5plugin ({reason}); pip install "stemstore[hdf5]"'
         return OptionalDependencyError(msg, url=str(path))

@@ -16,6 +16,7 @@ from stemstore.errors import (
     NotFoundError,
     OptionalDependencyError,
     StemStoreError,
+    StorageError,
     TruncatedFileError,
     UnknownFormatError,
 )
@@ -185,3 +186,16 @@ def test_flipped_bytes_never_crash(scan_file: Path) -> None:
         with suppress(StemStoreError), hdf5.open_hdf5(scan_file) as file:
             json.dumps(hdf5.quote(file))
             hdf5.datasets(file)
+
+
+def test_a_file_that_is_open_with_its_lock(tmp_path: Path) -> None:
+    """A file that the user holds open by h5py is not called damaged."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["frames"] = np.zeros((2, 3, 4))
+    with (
+        h5py.File(path, "r", locking=True),
+        pytest.raises(StorageError, match="open here with its lock"),
+        hdf5.open_hdf5(path),
+    ):
+        pass
