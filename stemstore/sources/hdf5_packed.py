@@ -153,10 +153,10 @@ class PackedDataset:
         places = places_of(self.path, self.name, self.chunking, touched.numbers)
         order = np.argsort(places.offset, kind="stable")
         whole = Run(order, places.offset[order], places.size[order], places.bare[order])
-        most, first = max(1, PIECE // self.chunking.length), 0
+        most, first, n = max(1, PIECE // self.chunking.length), 0, len(order)
         offsets, ends = whole.offset.tolist(), (whole.offset + whole.size).tolist()
-        for i in range(1, len(offsets) + 1):
-            if i < len(offsets) and (offsets[i] < 0 or i - first < most):
+        for i in range(1, n + 1):
+            if i < n and (offsets[i] < 0 or i - first < most):
                 near = offsets[first] >= 0 and 0 <= offsets[i] - ends[i - 1] <= MAX_GAP
                 if offsets[i] < 0 or (near and ends[i] - offsets[first] <= PIECE):
                     continue
