@@ -195,7 +195,7 @@ def test_a_file_that_is_open_with_its_lock(tmp_path: Path) -> None:
         file["frames"] = np.zeros((2, 3, 4))
     with (
         h5py.File(path, "r", locking=True),
-        pytest.raises(StorageError, match="open here with its lock"),
+        pytest.raises(StorageError, match="open in this process with its lock"),
         hdf5.open_hdf5(path),
     ):
         pass
