@@ -326,6 +326,7 @@ def _transfer(opened: Opened, claim: Claim, progress: Progress) -> tuple[list[in
     moved = [one for one in run_all(bring, data, n_threads) if one is not None]
     tally.check()
     opened.check_unchanged()
+    target.sweep()  # temporary files of a copy that was killed
     if target.size(commit.key) is None:  # else it was killed between commit and rename
         target.create(commit.key, [opened.commit])
     progress.advance()

@@ -98,6 +98,8 @@ def read_root(storage: Storage) -> dict[str, Any]:
             raise NotFoundError(msg, url=storage.root) from error
         msg = f"'{storage.root}' has no {ROOT}, so it is not a stemstore store; convert raw data with stemstore convert"
         raise UnknownFormatError(msg, url=storage.root) from error
+    except StemStoreError:
+        raise
     except (ValueError, RecursionError) as error:
         msg = f"'{storage.root}/{ROOT}' is not JSON ({error}); restore it from a copy"
         raise CorruptDataError(msg, url=storage.root, key=ROOT) from error

@@ -113,8 +113,9 @@ def _pieces(info: ArrayInfo) -> Iterator[StoreObject]:
 
 def _group(storage: Storage, path: str) -> dict[str, Any]:
     key = f"{path}/{ROOT}"
+    body = storage.get(key)
     try:
-        found = json.loads(storage.get(key))
+        found = json.loads(body)
         if isinstance(found["consolidated_metadata"]["metadata"], dict):
             return dict(found)
         reason = "no list of arrays"

@@ -138,7 +138,7 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
         )
         raise CorruptDataError(msg, url=storage.root, key=needed)
     scan = _scan(StoreHead(_cached(storage, document.uuid), document, arrays))
-    if isinstance(storage, RemoteStorage):
+    if isinstance(storage, (RemoteStorage, ZippedStorage)):
         _remember(scan)  # tasks of this process need not ask the server again
     return scan
 

@@ -6,8 +6,10 @@ Entries are stored uncompressed, so that a chunk of a shard is a range of the fi
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 import zlib
+from collections import OrderedDict
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
@@ -48,14 +50,19 @@ def read_only(url: str) -> InputError:
     return InputError(msg, url=url)
 
 
+_KEPT = 16
+"""Files of this machine whose directories a process keeps."""
+
+
 class _Directory:
     """What is known of the file: its entries, its end, and where objects begin that were looked at."""
 
-    def __init__(self, file: Any, name: str, where: str) -> None:
+    def __init__(self, file: Any, name: str, where: str, stamp: object) -> None:
         size = file.size(name)
         if size is None:
             raise absent(where)
-        self.stamp, self.looked = file.stamp(name), time.monotonic()
+        self.stamp = stamp
+        self._read = time.monotonic()
         (tail,) = file.tails([name], min(size, max(TAIL, LONGEST_END)))
         if tail is None:
             raise absent(where)
@@ -69,9 +76,34 @@ class _Directory:
         self.digest = hashlib.sha256(body).hexdigest()[:16]
         self.starts: dict[str, int] = {}
 
+    @property
+    def age(self) -> float:
+        """Seconds since it was read."""
+        return time.monotonic() - self._read
+
     def held(self, start: int, length: int) -> bytes | None:
+        """Bytes of the file where its end, which was read, has them all."""
         first = start - self.tail_start
         return self.tail[first : first + length] if first >= 0 else None
+
+
+_directories: OrderedDict[tuple[str, object], _Directory] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _shared(file: Any, name: str, where: str, stamp: object) -> _Directory:
+    """Read a directory, of a file of this machine once per process while its mark stays the same."""
+    if stamp is None:
+        return _Directory(file, name, where, stamp)
+    with _lock:
+        found = _directories.get((where, stamp))
+    if found is None:
+        found = _Directory(file, name, where, stamp)
+        with _lock:
+            _directories[where, stamp] = found
+            while len(_directories) > _KEPT:
+                _directories.popitem(last=False)
+    return found
 
 
 def ranges(file: Any, name: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -133,13 +165,10 @@ class ZippedStorage:
 
     def _directory(self) -> _Directory:
         """Read the directory, once while the file stays the same."""
-        known = self._known
-        if known is not None:
-            local = known.stamp is not None
-            same = self._file.stamp(self._name) == known.stamp if local else time.monotonic() - known.looked < FRESH
-            if same:
-                return known
-        self._known = _Directory(self._file, self._name, self.root)
+        stamp, known = self._file.stamp(self._name), self._known
+        if known is not None and known.stamp == stamp and (stamp is not None or known.age < FRESH):
+            return known
+        self._known = _shared(self._file, self._name, self.root, stamp)
         return self._known
 
     def _at(self, key: str) -> str:
