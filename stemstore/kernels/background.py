@@ -26,7 +26,8 @@ class Background(NamedTuple):
         Mean of the tiles that remain when bright ones (three standard deviations) are put aside until none is left; the
         offset included.
     variance : counts squared per pixel
-        Mean variance inside these tiles, at least that of one electron per frame.
+        Mean variance inside these tiles or, where this is less, inside those below the level, at least that of one
+        electron per frame.
     quantum : counts
         Size of one electron: variance over level, at most the largest value of these tiles; 1 for counted frames, 0
         for float frames without any noise.
@@ -158,6 +159,21 @@ def _add_row(
 
 
 @numba.njit(nogil=True, cache=True)
+def _quiet_variance(means: FloatArray, spreads: FloatArray, count: Int64Array, level: float, offset: float) -> float:
+    """Variance at the level, from the tiles below it alone: in those above there may be edges of disks.
+
+    Tiles of few counts have little variance as well; the ratio to their mean makes up for it.
+    """
+    n, s, v = 0, 0.0, 0.0
+    for i in range(len(means)):
+        if means[i] <= level:
+            n += count[i]
+            s += (means[i] + offset) * count[i]
+            v += spreads[i]
+    return v / s * (level + offset) if s > 0 else np.inf
+
+
+@numba.njit(nogil=True, cache=True)
 def clip_tiles(
     count: Int64Array, total: FloatArray, square: FloatArray, largest: FloatArray, offset: float
 ) -> tuple[float, float, float]:
@@ -186,6 +202,7 @@ def clip_tiles(
             return level, variance, 0.0
         level, variance = s / n, v / n
         if tiles == kept:
+            variance = min(variance, _quiet_variance(means, spreads, count, level, offset))
             break
         kept = tiles
         area = n / tiles

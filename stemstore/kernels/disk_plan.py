@@ -11,8 +11,8 @@ from scipy import fft
 
 from stemstore.errors import InputError
 from stemstore.kernels.correlation import transform_size
+from stemstore.kernels.disk_bank import Bank, make_bank, reach_of
 from stemstore.kernels.disk_kernels import footprint, make_kernel
-from stemstore.kernels.disk_likelihood import Bank, make_bank, reach_of
 from stemstore.kernels.disk_options import DiskOptions, DiskParameters
 from stemstore.kernels.disk_probe import EDGE_WIDTH, Template, template_of
 from stemstore.kernels.disk_visible import Visibility

@@ -70,8 +70,8 @@ def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dic
     Returns
     -------
     counts
-        By the names of `FILTERS`, in this order: ``"maxima"`` are those of the detection map that exceed the absolute
-        threshold on the level of the frame and keep `edge_boundary`, the last one is the number of disks.
+        By the names of `FILTERS`, in this order: ``"maxima"`` are those of the detection map that come near the
+        absolute threshold on the level of the frame and keep `edge_boundary`, the last one is the number of disks.
     """
     out = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32)
     return dict(zip(FILTERS, _find(frame, plan, out, counted=counted), strict=True))

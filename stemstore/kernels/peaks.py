@@ -16,6 +16,7 @@ from stemstore.kernels.disk_surroundings import Rules, surroundings
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array
 
+NEARLY = 0.9  # of the threshold; between pixels a maximum may exceed what it does not on them
 STEPS = ("maxima", "min_visible", "min_abs", "min_rel", "min_spacing", "max_peaks")
 """What the numbers that `candidates` counts are left after."""
 
@@ -47,7 +48,7 @@ def candidates(
         Number of maxima left after every filter.
     """
     tally = np.zeros(6, np.int64)
-    found = local_maxima(score, share.shape, 1, _limit(rules, 0.0))
+    found = local_maxima(score, share.shape, 1, NEARLY * _limit(rules, 0.0))
     positions, values = vertices(score, found)
     _to_detector(positions, rules.binning)
     inside = np.empty(len(found), np.bool_)
@@ -67,9 +68,8 @@ def candidates(
     tally[1] = len(found)
     excess, slopes = surroundings(binned, bins, found, rules)
     keep = np.ones(len(found), np.bool_)
-    if rules.local:
-        for n in range(len(found)):
-            keep[n] = values[n] * shown[n] > _limit(rules, excess[n])
+    for n in range(len(found)):
+        keep[n] = values[n] * shown[n] > _limit(rules, excess[n])
     tally[2] = keep.sum()
     rest = np.flatnonzero(keep)
     if len(rest) > rules.relative_to:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stemstore.kernels.disk_likelihood import CONTRASTS, Bank, make_bank, reach_of, refine
+from stemstore.kernels.disk_bank import CONTRASTS, Bank, make_bank, reach_of
+from stemstore.kernels.disk_likelihood import refine
 from stemstore.kernels.disk_probe import Template, position_limit, template_of
 
 TEMPLATE = Template(6.0, 2.0)
@@ -39,7 +40,7 @@ def test_without_noise_the_maximum_is_the_truth(bank: Bank, centre: tuple[float,
     """From starts two pixels off, a disk on any background is found to 0.01 px, on and off the grid of the tables."""
     frame = contrast * TEMPLATE.draw((SIDE, SIDE), centre) + 1.0
     starts = [[centre[0] + dy, centre[1] + dx] for dy, dx in ((0, 0), (2, -1), (-1.4, 1.4))]
-    found = climb(frame, starts, bank, contrast, 1.0)
+    found = [climb(frame, [start], bank, contrast, 1.0)[0] for start in starts]
     np.testing.assert_allclose(found, [centre] * 3, atol=0.01)
 
 
