@@ -192,7 +192,7 @@ def requests_alone(place: Place, paths: list[tuple[str, int]]) -> None:
     link = Link(StoreUrl(place.web))
 
     def fsspec_() -> None:
-        for future in link.read_many(parts):
+        for future in [link.read(*part) for part in parts]:
             future.result()
 
     ways: dict[str, Callable[[], None]] = {"fsspec": fsspec_}

@@ -16,7 +16,7 @@ from stemstore.errors import InputError, OptionalDependencyError
 from stemstore.store.retry import Patience, ShortBodyError, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from stemstore.store.address import StoreUrl
 
@@ -81,10 +81,6 @@ class Link:
             return body
 
         return self.send("cat_file", self.at(key), n_bytes=n_bytes, check=check, start=start, end=stop)
-
-    def read_many(self, wanted: Sequence[tuple[str, int, int | None]]) -> list[Future[bytes]]:
-        """Ask for several runs of bytes at once."""
-        return [self.read(*one) for one in wanted]
 
     def send(
         self, method: str, *arguments: Any, n_bytes: int = 0, check: Callable[[Any], Any] | None = None, **options: Any

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stemstore.store.extents import Extent
 
 _AHEAD = 2
-"""Batches of requests under way while one is decoded: the server works meanwhile."""
+"""Batches that are held at a time: one is decoded while the server works on the next."""
 
 _EXPECTED = 5.0
 """Seconds for which an answer that was asked for early counts as new."""

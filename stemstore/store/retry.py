@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -34,11 +35,20 @@ _BUSY = {
     *(status for status in HTTPStatus if status >= HTTPStatus.INTERNAL_SERVER_ERROR),
 } - {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED}
 
+_BUSY_CODES = {
+    "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch",
+    "SlowDown", "Throttling", "ThrottlingException", "RequestThrottled", "InternalError", "ServiceUnavailable",
+}  # fmt: skip
+"""Error codes of S3 that mean: a body was lost on the way, or the server is busy; some come with status 400."""
+
 _UNREACHABLE = {"ClientConnectorError", "EndpointConnectionError", "ConnectionRefusedError", "gaierror"}
 """Names of errors of aiohttp, botocore and the system, which need not be installed."""
 
 _CUT = {"ClientPayloadError", "ContentLengthError", "ResponseStreamingError", "IncompleteReadError", "IncompleteRead"}
 """Names of errors of a body that ended early; what they say of a status is not the server's."""
+
+_FINAL_NUMBERS = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENAMETOOLONG, errno.EROFS}
+"""Numbers of system errors that the file systems use for what a server refuses."""
 
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotImplementedError, ImportError)
 
@@ -97,9 +107,11 @@ def useful_attempts(error: Exception, attempts: int) -> int:
         return SHORT_ATTEMPTS
     chain = list(causes(error))
     status = status_of(error)
+    if isinstance(error, TimeoutError) or code_of(error) in _BUSY_CODES:
+        return attempts
     if status is not None:
         return attempts if status in _BUSY else 1
-    if any(isinstance(one, _FINAL) for one in chain):
+    if any(isinstance(one, _FINAL) for one in chain) or getattr(error, "errno", None) in _FINAL_NUMBERS:
         return 1
     names = {base.__name__ for one in chain for base in type(one).__mro__}
     if names & _UNREACHABLE:
@@ -119,6 +131,15 @@ def status_of(error: BaseException) -> int | None:
             value = getattr(one, name, None) if value is None else value
         if isinstance(value, int) and HTTPStatus.BAD_REQUEST <= value < 600:  # noqa: PLR2004 - end of the statuses
             return value
+    return None
+
+
+def code_of(error: BaseException) -> str | None:
+    """Error code of S3 that an error of botocore carries, itself or in its causes."""
+    for one in causes(error):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code"))
     return None
 
 

@@ -29,6 +29,12 @@ def store(request, tmp_path, write_dense, write_counted, data):
 
 
 @pytest.fixture
+def frames(tmp_path, write_dense, data):
+    """Write the scan as frames."""
+    return write_dense(tmp_path / "scan.zarr", data)
+
+
+@pytest.fixture
 def folder(tmp_path):
     """Name a folder for a cache."""
     return tmp_path / "cache"
@@ -49,9 +55,9 @@ def test_blocks_are_read_once(store, web, folder, data):
     assert len({path.parents[1].name for path in blocks(folder)}) == 1  # by the identity of the store
 
 
-def test_tasks_use_the_cache(store, web, folder, data):
+def test_tasks_use_the_cache(frames, web, folder, data):
     """What travels to other processes knows of the cache."""
-    url = StoreUrl(web.keep(store), cache=cache_settings(folder, 2**30))
+    url = StoreUrl(web.keep(frames), cache=cache_settings(folder, 2**30))
     scan = open_store(url)
     function, *arguments = scan.opening()
     assert function is reopen
@@ -61,9 +67,9 @@ def test_tasks_use_the_cache(store, web, folder, data):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed", "gone"])
-def test_damaged_blocks_are_read_again(store, web, folder, data, damage):
+def test_damaged_blocks_are_read_again(frames, web, folder, data, damage):
     """A block that is not what was written is no block."""
-    url = web.keep(store)
+    url = web.keep(frames)
     stemstore.open(url, cache=folder).intensity.values  # noqa: B018 - fills the cache
     for path in blocks(folder):
         body = path.read_bytes()
@@ -76,9 +82,9 @@ def test_damaged_blocks_are_read_again(store, web, folder, data, damage):
     assert any("/c/" in one.target for one in web.requests())
 
 
-def test_blocks_that_go_between_the_look_and_the_read(store, web, folder, data, monkeypatch):
+def test_blocks_that_go_between_the_look_and_the_read(frames, web, folder, data, monkeypatch):
     """Another process may remove blocks at any time."""
-    url = web.keep(store)
+    url = web.keep(frames)
     stemstore.open(url, cache=folder).intensity.values  # noqa: B018 - fills the cache
     monkeypatch.setattr(BlockCache, "get", lambda *_: None)
     np.testing.assert_array_equal(stemstore.open(url, cache=folder).intensity.values, data)
@@ -136,9 +142,9 @@ def test_many_writers_and_sweepers(folder):
     assert 0 < sum(path.stat().st_size for path in blocks(folder)) <= 20_000
 
 
-def test_a_full_disk_ends_the_cache_only(store, web, folder, data, monkeypatch, caplog):
+def test_a_full_disk_ends_the_cache_only(frames, web, folder, data, monkeypatch, caplog):
     """Reading goes on without a cache, and the log says so."""
-    url = web.keep(store)
+    url = web.keep(frames)
     address = StoreUrl(url, cache=cache_settings(folder, 2**30))
     scan = open_store(address)
 

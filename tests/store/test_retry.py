@@ -18,9 +18,9 @@ class ResponseError(Exception):
 class ClientError(Exception):
     """An error as botocore has them."""
 
-    def __init__(self, status):
+    def __init__(self, status, code="Any"):
         super().__init__("An error occurred")
-        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {"Code": code}}
 
 
 class ClientPayloadError(Exception):
@@ -39,6 +39,8 @@ def caused(error, cause):
         *(ResponseError(status) for status in (408, 425, 429, 500, 502, 503, 504, 507)),
         ClientError(503),
         caused(OSError(16, "busy"), ClientError(500)),
+        caused(OSError(22, "invalid"), ClientError(400, "IncompleteBody")),
+        caused(TimeoutError("late"), ClientError(400, "RequestTimeout")),
         caused(ClientPayloadError("cut"), ResponseError(400)),
         ConnectionResetError(104, "reset"),
         TimeoutError("late"),
@@ -56,6 +58,7 @@ def test_what_may_pass(error):
     [
         *(ResponseError(status) for status in (400, 401, 403, 404, 409, 412, 416, 501)),
         caused(OSError(22, "invalid"), ClientError(412)),
+        OSError(22, "moved"),
         FileNotFoundError("s3://bucket/key"),
         PermissionError("no"),
         NotImplementedError("read-only"),
