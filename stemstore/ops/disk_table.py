@@ -237,6 +237,6 @@ def _check_offsets(offset: Int64Array, n_disks: Array, n_peaks: int) -> None:
     if not (fits and np.array_equal(np.diff(offset), n_disks.reshape(-1))):
         msg = (
             f"the offsets of the disks do not fit {n_peaks} disks at {positions} positions; the dataset was cut or "
-            "turned along the scan or the disks. Take the disks of one position with disks_at, or find those of the part"
+            "turned along the scan or the disks. Take those of one position with disks_at, or find those of the part"
         )
         raise InputError(msg, key="offset", found=len(offset), expected=positions + 1)
