@@ -46,6 +46,14 @@ class Profile(StrEnum):
     raw = "raw"
 
 
+class Digests(StrEnum):
+    """Digests of raw files."""
+
+    crc32c = "crc32c"
+    sha256 = "sha256"
+    none = "none"
+
+
 def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     *,
     sources: options.Sources,
@@ -78,6 +86,10 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     detector_center: options.DetectorCenter = None,
     scan_rotation: options.ScanRotation = None,
     profile: Annotated[Profile, options.setting("--profile", "Compression.", options.OUTPUT)] = Profile.fast,
+    digests: Annotated[
+        Digests | None,
+        options.setting("--digests", "Of the raw files; by default crc32c of those on this machine.", options.OUTPUT),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace a store once the new one is done.", rich_help_panel=options.OUTPUT),
@@ -129,7 +141,7 @@ def asked_for(given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     given
         Values of the parameters of `run`, by name.
     """
-    columns, threshold = given["event_columns"], given["threshold"]
+    columns, threshold, digests = given["event_columns"], given["threshold"], given["digests"]
     kept = ("reader", "count", "background_sigma", "xray_sigma", "false_events_per_frame", "dark", "gain")
     asked = {name: given[name] for name in (*kept, "bad_pixels", "mask")}
     asked |= {
@@ -140,6 +152,7 @@ def asked_for(given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         "row_dark": given["row_dark"].value,
         "event_columns": () if columns is None else tuple(name.strip() for name in columns.split(",")),
         "profile": given["profile"].value,
+        "digests": None if digests is None else digests.value,
         "workers": n_workers() if given["workers"] is None else given["workers"],
         "max_memory": memory_budget() if given["max_memory"] is None else parse_size(given["max_memory"]),
     }

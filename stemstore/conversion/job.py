@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from stemstore.config import memory_budget, n_workers, parse_size
+from stemstore.conversion.digests import check_asked
 from stemstore.conversion.document import Oddities, describe
 from stemstore.conversion.measures import check_columns
 from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
@@ -22,6 +23,7 @@ from stemstore.sources.references import references_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stemstore.conversion.digests import Asked as DigestsAsked
     from stemstore.sources.contract import FrameSource
     from stemstore_schemas import ScanDocument
 
@@ -42,12 +44,15 @@ class Job:
         What is doubtful about the counting; grows while frames are counted.
     carried
         What goes over from a store that is converted, besides its frames or events.
+    digests
+        Which digests of the source files are taken, as in `stemstore.conversion.digests.Digests`.
     """
 
     plan: DensePlan | CountedPlan
     document: ScanDocument
     odd: Oddities = field(default_factory=Oddities)
     carried: Carried = field(default_factory=Carried)
+    digests: DigestsAsked | None = None
 
 
 def prepare(
@@ -59,12 +64,14 @@ def prepare(
     profile: Profile = "fast",
     workers: int | None = None,
     max_memory: str | int | None = None,
+    digests: DigestsAsked | None = None,
     **options: Any,
 ) -> Job:
     """Open the source, sample its frames and decide everything about a conversion; nothing is written.
 
     Parameters and errors as in `stemstore.convert`.
     """
+    check_asked(digests)
     counting = counting or CountOptions()
     calibration, reader_options = Calibration.split(options)
     opened = open_source_or_store(source, reader, **reader_options)
@@ -92,7 +99,7 @@ def prepare(
     }
     document = describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()})
     odd = Oddities(list(plan.doubts) if isinstance(plan, CountedPlan) else [])
-    return Job(plan, document, odd, Carried.of(plan, calibration))
+    return Job(plan, document, odd, Carried.of(plan, calibration), digests)
 
 
 def decide(source: Any, options: Mapping[str, Any]) -> Job:

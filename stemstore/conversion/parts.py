@@ -167,7 +167,7 @@ def convert_partition(
         raise InputError(msg, key="task", found=task, expected=len(jobs))
     done = writer.finished()
     todo = [index for index in jobs[task] if index not in done]
-    write_some(job, writer, todo, progress or NoProgress())
+    write_some(job, writer, todo, progress or NoProgress(), share=(task, len(jobs)))
     return todo
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stemstore.conversion.count import Rule
+    from stemstore.conversion.digests import Asked
     from stemstore.conversion.measures import EventColumn
     from stemstore.conversion.plan import Profile
     from stemstore.conversion.regions import Division
@@ -54,6 +55,7 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     resume: bool = False,
     workers: int | None = None,
     max_memory: str | int | None = None,
+    digests: Asked | None = None,
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
@@ -111,6 +113,11 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     workers, max_memory
         Threads (all processors by default) and their working memory, such as ``"512MiB"`` (768 MiB by default). The
         result does not depend on them.
+    digests
+        Digests of the raw files for the history, taken in threads beside the conversion: ``"crc32c"`` (costs little
+        more than reading; finds damage), ``"sha256"`` (cannot be forged; slower than counting) or ``"none"``. By
+        default CRC-32C of files on this machine; those on servers are read a second time, and only where it is asked
+        for.
     progress
         Receives the advance.
     storage_options
@@ -160,7 +167,7 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
         "xray_threshold": xray_threshold, "background_sigma": background_sigma, "xray_sigma": xray_sigma,
         "threshold": threshold, "false_events_per_frame": false_events_per_frame, "dark": dark, "gain": gain,
         "row_dark": row_dark, "bad_pixels": bad_pixels, "mask": mask, "event_columns": event_columns,
-        "profile": profile, "max_memory": max_memory, **options,
+        "profile": profile, "max_memory": max_memory, "digests": digests, **options,
     }  # fmt: skip
     job = decide(source, {**given, "workers": workers})
     target, request = os.fspath(destination), Request.of(source, given)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from stemstore.conversion.digests import Digests
 from stemstore.conversion.document import with_findings
 from stemstore.conversion.images import applied, handed_on
 from stemstore.conversion.plan import CountedPlan, DensePlan
 from stemstore.conversion.seen import Seen
 from stemstore.conversion.write import write_events, write_frames
 from stemstore.errors import ConversionIncompleteError, DestinationExistsError, InputError
+from stemstore.progress import NoProgress
 from stemstore.store.destination import parts_of
 from stemstore.store.journal import PLAN
 from stemstore.store.urls import is_local, open_storage
@@ -132,21 +134,36 @@ def write_all(job: Job, writer: StoreWriter, progress: Progress) -> ScanDocument
     done = writer.finished()
     with keeping(writer, remove=not done):
         write_some(job, writer, [n for n in range(writer.layout.n_partitions) if n not in done], progress)
-        return finish(job, writer)
+        return finish(job, writer, progress)
 
 
-def write_some(job: Job, writer: StoreWriter, indices: Sequence[int], progress: Progress) -> None:
-    """Write partitions, whoever writes the others."""
+def write_some(
+    job: Job, writer: StoreWriter, indices: Sequence[int], progress: Progress, *, share: tuple[int, int] = (0, 1)
+) -> None:
+    """Write partitions, whoever writes the others, and take digests of source files beside it.
+
+    Parameters
+    ----------
+    job, writer
+        The conversion.
+    indices
+        Numbers of the partitions.
+    progress
+        Told about every partition.
+    share
+        Number of this job, and how many there are: they divide the source files among themselves.
+    """
     plan = job.plan
     progress.start("writing frames" if isinstance(plan, DensePlan) else "writing events", len(indices))
-    if isinstance(plan, DensePlan):
-        write_frames(plan, writer, indices, progress)
-    else:
-        write_events(plan, writer, indices, progress)
+    with Digests.of(writer.document, job.digests, open_storage(writer.working)).beside(progress, share=share):
+        if isinstance(plan, DensePlan):
+            write_frames(plan, writer, indices, progress)
+        else:
+            write_events(plan, writer, indices, progress)
 
 
-def finish(job: Job, writer: StoreWriter) -> ScanDocument:
-    """Put together what all partitions have found, and finish the store.
+def finish(job: Job, writer: StoreWriter, progress: Progress | None = None) -> ScanDocument:
+    """Put together what all partitions have found, take the digests that are left, and finish the store.
 
     Raises
     ------
@@ -156,6 +173,11 @@ def finish(job: Job, writer: StoreWriter) -> ScanDocument:
     plan, document = job.plan, writer.document
     if isinstance(plan, CountedPlan):
         document = with_findings(document, plan.counter, _gather(plan, writer), job.odd)
+    digests = Digests.of(document, job.digests, open_storage(writer.working))
+    if digests.files and len(writer.finished(check=False)) == writer.layout.n_partitions:  # else it is refused below
+        with digests.beside(progress or NoProgress()):
+            pass  # what no job has taken, as the number of jobs is not known beforehand
+        document = digests.into(document)
     arrays = handed_on(plan) | applied(plan)
     writer.finalise(document, attributes=plan.summary_attributes(), arrays=arrays)
     job.carried.attach(writer.url, document.uuid)

@@ -189,11 +189,11 @@ def _history(dataset: xr.Dataset, began: str) -> list[HistoryEntry]:
 
 def _saving(scan: StoredScan, document: ResultDocument, seconds: float, told: list[str]) -> HistoryEntry:
     commit = read_commit(scan.head.storage)
-    size = 0 if commit is None else commit.n_bytes
+    size, digest = (0, None) if commit is None else (commit.n_bytes, commit.shards_digest)
     return HistoryEntry(
         operation="save",
         parameters={"name": document.name},
-        inputs=[SourceFile(path=scan.url, size=size, uuid=scan.uuid)],
+        inputs=[SourceFile(path=scan.url, size=size, digest=digest, uuid=scan.uuid)],
         software={package: metadata.version(package) for package in _SOFTWARE} | {"python": platform.python_version()},
         environment={"platform": platform.system()},
         time=document.time,
