@@ -18,6 +18,7 @@ from stemstore.errors import (
     StorageError,
 )
 from stemstore.maintenance.advice import advise
+from stemstore.maintenance.edit import EDIT
 from stemstore.store.calibration import MAPS, read_calibration
 from stemstore.store.commit import COMMIT, digest, read_commit
 from stemstore.store.maps import read_map
@@ -162,6 +163,8 @@ def _findings(scan: StoredScan, profile: Profile) -> Iterator[Finding]:
                 small[info.path] = read_map(scan.head.storage, info)
             except (CorruptDataError, StorageError) as error:
                 yield Finding("error", info.path, str(error))
+    if scan.head.storage.size(EDIT) is not None:
+        yield Finding("warning", EDIT, "a change of the metadata was interrupted; 'stemstore edit STORE' finishes it")
     yield from _agreement(scan, small)
     yield from _calibration(scan)
     yield from _results(scan)

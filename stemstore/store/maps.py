@@ -33,11 +33,17 @@ def map_info(path: str, values: Array, dims: tuple[str, ...], attributes: dict[s
 
 def write_map(storage: Storage, info: ArrayInfo, values: Array) -> None:
     """Write all chunks of a small array."""
+    for key, body in map_objects(info, values):
+        storage.put(key, [body])
+
+
+def map_objects(info: ArrayInfo, values: Array) -> Iterator[tuple[str, bytes]]:
+    """Encode a small array: key and content of every chunk."""
     stored = info.dtype.newbyteorder("<")
     for place, start in _chunks(info):
         piece = gather(values, start, info.chunk, stored)
         if piece is not None:
-            storage.put(info.key(place), [info.codec.encode(piece)])
+            yield info.key(place), info.codec.encode(piece)
 
 
 def read_map(storage: Storage, info: ArrayInfo) -> Array:
