@@ -214,8 +214,7 @@ def contiguous(folder: Path, scan: tuple[int, int], *, sparse: bool = False) -> 
 
 def raw_merlin(path: Path, depth: int, n: int) -> Path:
     """Write frames as one chip sends them, of a counter of so many bits."""
-    code, bits = {1: "U01", 6: "U06", 12: "U12", 24: "U24"}[depth], {1: 1, 6: 8, 12: 16, 24: 32}[depth]
-    del code
+    bits = {1: 1, 6: 8, 12: 16, 24: 32}[depth]
     columns = 512 if depth == 24 else SIDE
     head = f"MQ1,{{:06d}},00384,01,{columns:04d},0256,R64,   1x1,01,2024-05-17 09:30:00.000000,0.001000,0,0,0,"
     tail = ",".join(["0.000000E+0"] * 8) + ",3RX," + ",".join(["000"] * 27)
