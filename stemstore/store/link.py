@@ -63,8 +63,8 @@ class Link:
     def read(self, key: str, start: int, stop: int | None) -> Future[bytes]:
         """Ask for bytes of an object; a negative `start` counts from its end.
 
-        The bytes are as many as were asked for, or `ShortBodyError` is raised; more of them than were asked for are
-        no answer either and raise `OSError`.
+        The bytes are as many as were asked for, or `ShortBodyError` is raised. More of them than were asked for are no
+        answer either: the server does not know ranges, and `NotImplementedError` is raised.
         """
         n_bytes = UNKNOWN_BYTES if stop is None and start >= 0 else -start if stop is None else stop - start
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ _AHEAD = 2
 _EXPECTED = 5.0
 """Seconds for which an answer that was asked for early counts as new."""
 
-_TAKEN = (409, 412)
+_TAKEN = (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED)
 """Statuses of a conditional write whose condition does not hold."""
 
 
@@ -100,17 +101,28 @@ class RemoteStorage:
         body = b"".join(bytes(part) for part in parts)
         try:
             with self._asking(key, "write"):
-                self._link.ask("pipe_file", self._link.at(key), body, n_bytes=len(body), mode="create")
+                if self._create(key, body):
+                    return
         except DestinationExistsError:
             if not self._holds(key, body):
                 raise
-        except StemStoreError as error:
-            if not isinstance(error.__cause__, (NotImplementedError, TypeError)) and error.context.get("status") != 501:  # noqa: PLR2004 - not implemented
+            return
+        if self.size(key) is not None:
+            where = f"{self.root}/{key}"
+            raise taken(where)
+        self.put(key, [body])
+
+    def _create(self, key: str, body: bytes) -> bool:
+        """Write an object unless there is one; False where the server, or its file system, knows no conditions."""
+        try:
+            self._link.ask("pipe_file", self._link.at(key), body, n_bytes=len(body), mode="create")
+        except (NotImplementedError, TypeError):
+            return False
+        except Exception as error:
+            if status_of(error) != HTTPStatus.NOT_IMPLEMENTED:
                 raise
-            if self.size(key) is not None:  # the server knows no conditions
-                where = f"{self.root}/{key}"
-                raise taken(where) from None
-            self.put(key, [body])
+            return False
+        return True
 
     def _holds(self, key: str, body: bytes) -> bool:
         """Whether an object was written by ourselves, in an attempt whose answer was lost."""
@@ -166,7 +178,10 @@ class RemoteStorage:
                 yield
         except StemStoreError as error:
             cause = error.__cause__
-            if not isinstance(cause, ShortBodyError) and status_of(cause or error) != 416:  # noqa: PLR2004 - no such range
+            if (
+                not isinstance(cause, ShortBodyError)
+                and status_of(cause or error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            ):
                 raise
             got = cause.got if isinstance(cause, ShortBodyError) else 0
             short = cut_short(f"{self.root}/{merged.key}", merged.start, merged.length, got)
@@ -238,7 +253,7 @@ class RemoteStorage:
         where = f"{self.root}/{key}" if key else str(self.root)
         text, status = str(error), status_of(error)
         censored = self.address.censor(text)
-        if isinstance(error, FileNotFoundError) or status == 404:  # noqa: PLR2004 - not found
+        if isinstance(error, FileNotFoundError) or status == HTTPStatus.NOT_FOUND:
             failure: StemStoreError = absent(where)
         elif isinstance(error, FileExistsError) or (verb == "write" and status in _TAKEN):
             failure = taken(where)

@@ -232,6 +232,15 @@ def test_scans_travel_with_what_they_need(frames, s3, data):
     np.testing.assert_array_equal(again.read(Selection.full(SHAPE).compose((2, 3))), data[2, 3])
 
 
+def test_signed_links_lead_to_every_object(frames, web, data):
+    """The query of a link goes with every request, like a password, and is not part of the address."""
+    url = web.keep(frames).replace("//", "//me:password@") + "?signature=abc&b=1"
+    scan = stemstore.open(url)
+    np.testing.assert_array_equal(scan.intensity[2, 3].values, data[2, 3])
+    assert {one.target.partition("?")[2] for one in web.requests()} == {"signature=abc&b=1"}
+    assert scan.attrs["source_url"] == web.keep(frames)
+
+
 def test_a_replaced_store_is_noticed(frames, s3, data, tmp_path, write_dense, monkeypatch):
     """An open scan looks once in a while whether the store is still the one that was opened."""
     scan = open_store(StoreUrl(s3.keep(frames), s3.options))

@@ -147,6 +147,27 @@ def test_two_conversions_to_one_place_are_refused(begin, s3, data):
     assert verify_store(url) == []
 
 
+def test_servers_without_conditions(begin, data, monkeypatch):
+    """Where nothing can be written under a condition, it is looked first."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def pipe_file(fs, path, value, **options):
+        if options:
+            msg = "unexpected keyword argument 'mode'"
+            raise TypeError(msg)
+        return plain(fs, path, value)
+
+    plain = MemoryFileSystem.pipe_file
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    url = "memory://no-conditions/scan.zarr"
+    writer = begin(url)
+    with pytest.raises(DestinationExistsError, match="another conversion"):
+        open_storage(url).create(PLAN, [b"other"])
+    write(writer, data)
+    np.testing.assert_array_equal(open_store(url).read(Selection.full(SHAPE)), data)
+    open_storage("memory://no-conditions").delete()
+
+
 def test_a_conversion_that_lost_its_place_stops(begin, s3, data):
     """Aborted by one process, a conversion is over for all others, and what came after it is not touched."""
     url = StoreUrl(s3.url, s3.options)
