@@ -46,6 +46,7 @@ benchmark: $(VENV)/installed-test ## speed and memory against named baselines in
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python -m benchmarks.strain
+	$(BIN)/python -m benchmarks.readers
 
 format: $(VENV)/installed-test ## format the code, mend what the linter can mend, write the JSON Schemas
 	$(BIN)/ruff check --fix --exit-zero .
