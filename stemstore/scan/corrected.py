@@ -102,7 +102,7 @@ class Asked:
 
     def history(self, operation: str) -> str:
         """One line for the history of the corrected array."""
-        said = ", ".join(f"{name}={image.origin!r}" for name, image in self.references.items())
+        said = ", ".join(f"{name}={told!r}" for name, told in self.described.items())
         return f"{operation}({said}) [stemstore {__version__}]"
 
     def dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:

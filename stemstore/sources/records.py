@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import InputError, TruncatedFileError
+from stemstore.sources.fetch import read_ranges
 from stemstore.sources.files import unreadable
 from stemstore.sources.geometry import check_range, factor_pairs
 from stemstore.sources.mapped import view_block
-from stemstore.sources.ranged import RangedFile, read_ranges
 from stemstore.sources.remote import remote_path
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array
     from stemstore.sources.contract import DetectorImage
     from stemstore.sources.geometry import ValidityArray
+    from stemstore.sources.ranged import RangedFile
     from stemstore.sources.remote import Place
     from stemstore_schemas import SourceFile, SourceMetadata, ValueSource
 
@@ -105,7 +106,7 @@ def read_blocks(path: str | Place, offsets: Int64Array, length: int, target: mem
     """Read equally long blocks of a file into places of a buffer.
 
     Blocks are read in file order; runs of blocks that lie close together take one system call. Of a file on another
-    machine they take few requests, several at once (see `stemstore.sources.ranged`).
+    machine they take few requests, several at once (see `stemstore.sources.fetch`).
 
     Parameters
     ----------

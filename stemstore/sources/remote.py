@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stemstore.errors import InputError, NotFoundError, ScanWarning
+from stemstore.sources.fetch import asking, file_system
 from stemstore.sources.location import Location, is_web, location_of
-from stemstore.sources.ranged import RangedFile, asking
+from stemstore.sources.ranged import RangedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,13 +38,6 @@ class Status(NamedTuple):
     st_size: int
     st_mtime: float
     st_mode: int
-
-
-def file_system(location: Location) -> tuple[Any, str]:
-    """Give the file system of an address and its path there."""
-    import fsspec.core
-
-    return fsspec.core.url_to_fs(location.full, **location.options)
 
 
 class RemotePath:

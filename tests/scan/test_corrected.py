@@ -9,6 +9,7 @@ import pytest
 
 import stemstore
 from stemstore.errors import InputError
+from stemstore.ops.history import history_entries
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.corrected import Asked, CorrectedFrames
 from stemstore.scan.lazy import ScanArray
@@ -98,7 +99,10 @@ def test_nothing_is_applied_unasked():
     assert set(ds.data_vars) == {"intensity", "gain", "mask"}
     truth = by_hand(FRAMES, dark=IMAGES["dark"], bad_pixels=BAD, mask=mask)
     np.testing.assert_allclose(ds.intensity.values, truth, rtol=1e-6, atol=1e-6)
-    assert ds.intensity.attrs["history"].startswith("open(dark='detector', bad_pixels='detector', mask='detector')")
+    (entry,) = history_entries(ds.intensity.attrs["history"].splitlines(), "2026-01-01T00:00:00+00:00")
+    assert (entry.operation, set(entry.parameters)) == ("open", {"dark", "bad_pixels", "mask"})
+    assert entry.parameters["dark"]["origin"] == "detector"
+    assert entry.parameters["dark"]["digest"].startswith("sha256:")
     assert "open(dark=" in stemstore.mean_pattern(ds).attrs["history"]
     np.testing.assert_array_equal(raw.mask.values, mask)
     later = stemstore.correct(raw, dark="detector", bad_pixels="detector", mask="detector")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stemstore.errors import InputError, NotFoundError, ScanWarning, StaleStoreError, StorageError, TruncatedFileError
-from stemstore.sources import files, ranged
+from stemstore.sources import fetch, files
 from stemstore.sources.hdf5 import find, open_hdf5
 from stemstore.sources.hdf5_frames import Part
 from stemstore.sources.location import Location
@@ -99,9 +99,9 @@ def test_blocks_arrive_where_they_belong(offsets, length, gap, request_bytes):
     out = np.zeros(len(offsets) * length, np.uint8)
     places = np.arange(len(offsets)) * length
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranged, "MAX_GAP", gap)
-        patch.setattr(ranged, "REQUEST", request_bytes)
-        patch.setattr(ranged, "BATCH", 50_000)
+        patch.setattr(fetch, "MAX_GAP", gap)
+        patch.setattr(fetch, "REQUEST", request_bytes)
+        patch.setattr(fetch, "BATCH", 50_000)
         read_blocks("memory://blocks/file", np.array(offsets), length, as_bytes(out), places)
     expected = b"".join(CONTENT[offset : offset + length] for offset in offsets)
     assert out.tobytes() == expected
@@ -138,7 +138,7 @@ def test_short_files_and_failures(folder, monkeypatch):
     out = np.zeros(100, np.uint8)
     with pytest.raises(TruncatedFileError, match=r"b9\.raw' ends at byte 300000"):
         read_blocks(f"{folder}/b9.raw", np.array([299_950]), 100, as_bytes(out), np.array([0]))
-    monkeypatch.setattr(ranged, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.0))
     memory, failures = type(fsspec.filesystem("memory")), []
 
     def failing(_, path, *args, **kwargs):
@@ -151,11 +151,11 @@ def test_short_files_and_failures(folder, monkeypatch):
     monkeypatch.setattr(memory, "cat_file", failing)
     location = Location("memory://me:passw0rd@host/file")
     limit = 3
-    assert ranged.fetch(location, [(0, 100)]) == [CONTENT[:100]]
+    assert fetch.fetch(location, [(0, 100)]) == [CONTENT[:100]]
     failures.clear()
     limit = 9
     with pytest.raises(StorageError, match="busy, says user …") as found:
-        ranged.fetch(location, [(0, 100)])
+        fetch.fetch(location, [(0, 100)])
     assert "passw0rd" not in str(found.value)
 
 
