@@ -66,7 +66,7 @@ def test_steps_rewrite_coordinates_everywhere(store):
     """Our own opening, xarray's and the arrays themselves show the new axes."""
     edit_store(store, {"scan_step": ("0.2 nm", "400 pm"), "detector_step": "2 mrad"})
     ours = stemstore.open(store, calibration=False)
-    np.testing.assert_allclose(ours.x.values, 0.4 * np.arange(8))
+    np.testing.assert_allclose(ours.x.values, 0.4 * np.arange(9))
     with xr.open_zarr(store) as theirs:
         np.testing.assert_allclose(theirs.y.values, 0.2 * np.arange(10))
         np.testing.assert_allclose(theirs.kx.values, 2 * (np.arange(24) - 11.5))
