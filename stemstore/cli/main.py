@@ -16,18 +16,22 @@ import typer
 from stemstore import __version__
 from stemstore.cli import (
     convert,
+    copy,
     demo,
     disks,
     doctor,
+    edit,
     export,
     finalise,
     info,
     inspect,
+    pack,
     partition,
     plan,
     readers,
     repair,
     validate,
+    verify,
     virtual,
 )
 from stemstore.cli.exit import TERMINATED
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 
 VERBS: tuple[ModuleType, ...] = (
     *(readers, inspect, convert, plan, partition, finalise, repair, export),
-    *(info, validate, virtual, disks, demo, doctor),
+    *(info, validate, verify, copy, pack, edit, virtual, disks, demo, doctor),
 )
 
 LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}  # beyond: everything, or nothing
