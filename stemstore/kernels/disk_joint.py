@@ -56,26 +56,29 @@ def joint_step(
     """
     psi, shape = tables
     below, height, contrast = model
-    normal, right = np.zeros((3, 3)), np.zeros(3)
+    yy, yx, yh, xx, xh, hh = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    down, right, more = 0.0, 0.0, 0.0
     for i in range(shape.shape[0]):
+        shown, pixels = good[corner[0] + i, corner[1] :], image[corner[0] + i, corner[1] :]
         for j in range(shape.shape[1]):
-            if not good[corner[0] + i, corner[1] + j]:
-                continue
             s = np.float64(shape[i, j])
+            if s == 0 or not shown[j]:
+                continue
             own = height * (1 / contrast + s)
             weight = 1 / (own + others[i, j])
-            rest = (image[corner[0] + i, corner[1] + j] - below - height * s - others[i, j]) * weight
+            rest = (pixels[j] - below - height * s - others[i, j]) * weight
             along, across = psi[0, i, j] * own, psi[1, i, j] * own
-            normal[0, 0] += along * along * weight
-            normal[0, 1] += along * across * weight
-            normal[0, 2] += along * s * weight
-            normal[1, 1] += across * across * weight
-            normal[1, 2] += across * s * weight
-            normal[2, 2] += s * s * weight
-            right[0] += along * rest
-            right[1] += across * rest
-            right[2] += s * rest
-    return _solved(normal, right)
+            yy += along * along * weight
+            yx += along * across * weight
+            yh += along * s * weight
+            xx += across * across * weight
+            xh += across * s * weight
+            hh += s * s * weight
+            down += along * rest
+            right += across * rest
+            more += s * rest
+    normal = np.array([[yy, yx, yh], [yx, xx, xh], [yh, xh, hh]])
+    return _solved(normal, np.array([down, right, more]))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -107,7 +110,7 @@ def separate(
     levels, offset = backgrounds
     half = bank.shape.shape[2] // 2
     rows, columns = image.shape[0] - 2 * half, image.shape[1] - 2 * half
-    near = _touching(starts, 2.0 * half - 1)
+    near = _touching(starts, 2.0 * half)
     order = np.flatnonzero(near.sum(axis=1))
     moved = np.full(len(starts), np.inf)
     now, height = starts.copy(), np.maximum(heights, 1e-30)
