@@ -20,10 +20,9 @@ from stemstore.exchange.raw_csr import RAW_CSR
 from stemstore.exchange.stempy import STEMPY
 from stemstore.exchange.target import CountedScan, ShownColumns
 from stemstore.progress import NoProgress, Progress
-from stemstore.scan.stored import EventsOfStore, check_apart, open_source_or_store, store_of
+from stemstore.scan.stored import EventsOfStore, addresses, check_apart, open_source_or_store, store_of
 from stemstore.sources.contract import EventSource
 from stemstore.sources.electrons import multiplicity
-from stemstore.sources.files import path_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +146,7 @@ def export(
     files = target.files(local_destination(destination))
     check_apart(source, files[-1])
     opened = open_source_or_store(source, reader, **options)
-    url, stored = path_texts(source)[0], store_of(opened)
+    url, stored = addresses(source)[0], store_of(opened)
     if not isinstance(opened, EventSource):
         raise _dense(url, target)
     _refuse_own_files(opened, files)

@@ -340,11 +340,10 @@ def check_apart(source: object, destination: str | os.PathLike[str]) -> None:
     InputError
         Writing there would change what is read, or put foreign files into a store.
     """
-    from stemstore.sources.files import path_texts
     from stemstore.store.open import is_store
     from stemstore.store.urls import is_local, local_path, open_storage
 
-    paths, target = path_texts(source), path_texts(destination)[0]
+    paths, target = addresses(source), addresses(destination)[0]
     if len(paths) != 1 or is_local(paths[0]) != is_local(target) or not is_store(paths[0]):
         return
     if is_local(target):
