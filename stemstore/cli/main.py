@@ -17,6 +17,7 @@ from stemstore import __version__
 from stemstore.cli import (
     convert,
     copy,
+    crate,
     demo,
     disks,
     doctor,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 VERBS: tuple[ModuleType, ...] = (
     *(readers, inspect, convert, plan, partition, finalise, repair, export),
-    *(info, validate, verify, copy, pack, edit, virtual, disks, demo, doctor),
+    *(info, validate, verify, copy, pack, edit, crate, virtual, disks, demo, doctor),
 )
 
 LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}  # beyond: everything, or nothing

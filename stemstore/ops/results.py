@@ -106,9 +106,7 @@ def open_result(store: str | os.PathLike[str] | xr.Dataset, name: str) -> xr.Dat
     url = url_of(store)
     found = _read(url, check_name(name))
     if found is None:
-        open_store(url)  # tells what is wrong with the store, if it is the store
-        msg = f"'{url}' has no result {name!r}; it has {', '.join(list_groups(url, PARENT)) or 'none'}"
-        raise NotFoundError(msg, url=url, key=name)
+        raise _no_result(url, name)
     document, attributes, arrays = found
     values = read_coordinates(arrays[coordinate] for coordinate in document.coordinates)
     coords = {}
@@ -152,6 +150,25 @@ def results(store: str | os.PathLike[str] | xr.Dataset) -> dict[str, SavedResult
     if not names:
         open_store(url, allow_incomplete=True)  # tells what is wrong where there is no store at all
     return {name: _listed(url, name) for name in names}
+
+
+def describe_result(store: str | os.PathLike[str] | xr.Dataset, name: str) -> ResultDocument:
+    """Read what a store says about a saved result: what it is and where it comes from; no value is read.
+
+    Parameters and errors as for `open_result`.
+    """
+    url = url_of(store)
+    found = _read(url, check_name(name))
+    if found is None:
+        raise _no_result(url, name)
+    return found[0]
+
+
+def _no_result(url: str, name: str) -> NotFoundError:
+    """Make the error for a result that is not there; raises what is wrong with the store, if it is the store."""
+    open_store(url)
+    msg = f"'{url}' has no result {name!r}; it has {', '.join(list_groups(url, PARENT)) or 'none'}"
+    return NotFoundError(msg, url=url, key=name)
 
 
 def url_of(store: Any) -> str:

@@ -38,6 +38,7 @@ def test_help_lists_every_verb(call):
         "copy",
         "pack",
         "edit",
+        "crate",
         "virtual",
         "disks",
         "demo",
