@@ -73,9 +73,16 @@ class StoreUrl(str):  # noqa: SLOT000 - the few addresses of a process may have 
     def censor(self, text: str) -> str:
         """Remove what is secret about this address from a message of a library."""
         text = shown(text.replace(self.full, str(self)))
-        for secret in sorted(_secrets(self.options), key=len, reverse=True):
+        for secret in sorted({*_secrets(self.options), *self._hidden()}, key=len, reverse=True):
             text = text.replace(secret, "…")
         return text
+
+    def _hidden(self) -> Iterator[str]:
+        """Give the password and the query of the URL, where they are not shown."""
+        password = self.full.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[2]
+        for part in (password, self.full.partition("?")[2]):
+            if len(part) >= _SHORTEST_SECRET and part not in str(self):
+                yield part
 
 
 def remote(url: str | os.PathLike[str], **storage_options: Any) -> StoreUrl:

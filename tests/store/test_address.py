@@ -49,6 +49,12 @@ def test_messages_of_libraries_are_censored():
     assert text == "403 for https://example.org/scan.zarr and http://h/ with …, key …, anon true"
 
 
+def test_parts_of_an_address_are_censored_alone():
+    """A password or a signature is taken out of a message wherever it stands."""
+    address = StoreUrl(f"https://me:{SECRET}@example.org/scan.zarr?sig=abcdef")
+    assert address.censor(f"login me with {SECRET} failed, sig=abcdef") == "login me with … failed, …"
+
+
 def test_texts_without_secrets_stay():
     """Nothing is taken out of other texts."""
     for text in ["s3://b/k", "/data/a?b=c", "what? nothing=1", "a@b.c", "file:///tmp/x"]:
