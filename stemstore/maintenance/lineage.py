@@ -66,6 +66,8 @@ class Step:
         Keys of things. What lies in memory between two operations is no thing.
     after
         Keys of the operations whose results it took from memory.
+    finished
+        When what it made was finished, where that is known, ISO 8601.
     """
 
     key: str
@@ -73,12 +75,13 @@ class Step:
     used: list[str]
     made: list[str]
     after: list[str] = field(default_factory=list)
+    finished: str | None = None
 
     @property
     def ended(self) -> str | None:
-        """When it ended, ISO 8601; None where its duration was not recorded."""
+        """When it ended, ISO 8601; None where nothing tells."""
         if self.entry.wall_seconds is None:
-            return None
+            return self.finished
         began = datetime.fromisoformat(self.entry.time)
         return (began + timedelta(seconds=self.entry.wall_seconds)).isoformat(timespec="seconds")
 
@@ -169,7 +172,8 @@ def _add_scan(lineage: Lineage) -> None:
             name = f"{now.name} before {history[number + 1].operation}"
             lineage.things[made] = Thing(made, "state", now.path, name)
         step = f"{lineage.store}/step-{number}"
-        lineage.steps[step] = Step(step, entry, used, [made])
+        finished = lineage.time or None if number == len(history) - 1 else None
+        lineage.steps[step] = Step(step, entry, used, [made], finished=finished)
 
 
 def _store_made(lineage: Lineage, number: int) -> str:

@@ -7,6 +7,7 @@ Crate", version 0.5.
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://schema.org/sha256"}]
 NO_LICENCE = "#no-licence-stated"
 NO_SOFTWARE = "#software-not-recorded"
+ON_PYPI = ("dask", "numpy", "xarray", "zarr")
+"""Packages in histories whose names are known to be those of the Python Package Index."""
 
 
 def crate_document(lineage: Lineage, folder: Path, licence: str | None = None) -> dict[str, Any]:
@@ -48,6 +51,8 @@ def crate_document(lineage: Lineage, folder: Path, licence: str | None = None) -
             entities.add_thing(thing)
     for step in lineage.steps.values():
         entities.add_step(step)
+    for entity in entities.graph.values():
+        entity |= {name: _one(value) for name, value in entity.items() if isinstance(value, list)}
     return {"@context": CONTEXT, "@graph": list(entities.graph.values())}
 
 
@@ -119,6 +124,7 @@ class _Entities:
             name=thing.name,
             description=thing.description or None,
             identifier=_one(names),
+            encodingFormat=_media_type(thing.path) if kind == "File" else None,
             contentSize=None if thing.size is None or kind == "Dataset" else str(thing.size),
             dateModified=thing.time,
             sha256=digits if algorithm == "sha256" and kind == "File" else None,
@@ -141,19 +147,21 @@ class _Entities:
             for name, value in values.items()
         ]
         made = [{"@id": self.identifier(self.lineage.things[key])} for key in step.made]
-        lines = [*entry.warnings, *([] if entry.host is None else [f"machine: {entry.host}"])]
+        sources = ", ".join(self.lineage.named(key).name for key in step.used)
+        lines = [f"{entry.operation} of {sources or 'data in memory'}", *entry.warnings]
+        lines += [] if entry.host is None else [f"on a machine of type {entry.host}"]
         run = self.add(
             identifier,
             "UpdateAction" if changes else "CreateAction",
             name=entry.operation,
-            description="; ".join(lines) or None,
+            description="; ".join(lines),
             instrument=_one([self._software(*one) for one in entry.software.items()]) or self._unknown(),
             object=used + told,
             result=_one(made or self._gave(step)),
             startTime=entry.time,
             endTime=step.ended,
             agent=None if entry.agent is None else self._agent(entry.agent),
-            actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+            actionStatus="http://schema.org/CompletedActionStatus",
         )
         self.root["mentions"].append(run)
 
@@ -163,8 +171,10 @@ class _Entities:
         return [{"@id": self.identifier(self.lineage.things[key])} for one in next_ones for key in one.made]
 
     def _software(self, package: str, version: str) -> dict[str, str]:
-        identifier = f"#software/{quote(package, safe='')}/{quote(version, safe='')}"
-        return self.add(identifier, "SoftwareApplication", name=package, version=version, softwareVersion=version)
+        kind = "pypi" if package in ON_PYPI else "generic"
+        page = f"https://pypi.org/project/{package}/{version}/" if kind == "pypi" else None
+        identifier = f"pkg:{kind}/{quote(package, safe='')}@{quote(version, safe='')}"  # a package URL, as of purl-spec
+        return self.add(identifier, "SoftwareApplication", name=package, version=version, url=page)
 
     def _unknown(self) -> dict[str, str]:
         return self.add(NO_SOFTWARE, "SoftwareApplication", name="not recorded")
@@ -177,6 +187,11 @@ class _Entities:
 def _one(values: list[Any]) -> Any:
     """Give one value as itself, several as a list, none as None."""
     return values[0] if len(values) == 1 else values or None
+
+
+def _media_type(path: str) -> str:
+    """Media type of a file by its name; that of plain bytes where the name says nothing."""
+    return mimetypes.guess_type(path, strict=True)[0] or "application/octet-stream"
 
 
 def _plain(value: Any) -> Any:

@@ -101,7 +101,7 @@ def test_a_crate_leads_from_the_result_to_the_digests_of_the_raw_files(read, fol
     }
     values = {one["name"]: one["value"] for one in listed(conversion["object"]) if one.type == "PropertyValue"}
     assert (values["count"], values["scan_step"]) == (False, 0.5)
-    software = {one["name"]: one["softwareVersion"] for one in listed(conversion["instrument"])}
+    software = {one["name"]: one["version"] for one in listed(conversion["instrument"])}
     assert software["stemstore"] == stemstore.__version__
     (computed,) = [one for one in runs if one["name"].startswith("center_of_mass")]
     assert computed["result"].id == "a.zarr/derived/com/"
