@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 OPERATION = "convert"
 
+MOST_TRIED = 16
+"""Files that are tried one by one: formats of more files take them all, or a pattern that nobody can guess."""
+
 _TOLD = ("corrections", "counting")
 """Parameters that tell what came of the options, and are none."""
 
@@ -39,8 +42,8 @@ def last_conversion(document: ScanDocument) -> HistoryEntry:
     raise InputError(msg, key="history")
 
 
-def source_of(document: ScanDocument) -> Any:
-    """Give the files or the store that were read, as `stemstore.convert` takes them.
+def sources_of(document: ScanDocument) -> list[Any]:
+    """List what `stemstore.convert` may have been given: all files that were read, or one that led to the others.
 
     Raises
     ------
@@ -51,7 +54,7 @@ def source_of(document: ScanDocument) -> Any:
     if not paths:
         msg = "the history of the store names no source; name it"
         raise InputError(msg, key="history")
-    return paths[0] if len(paths) == 1 else paths
+    return paths if len(paths) == 1 else [paths, *paths[:MOST_TRIED]]
 
 
 def options_of(document: ScanDocument, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import numpy as np
 from stemstore.conversion.job import Job, decide
 from stemstore.conversion.measures import columns_of_store
 from stemstore.conversion.plan import CountedPlan, DensePlan
-from stemstore.conversion.recorded import last_conversion, options_of, source_of
+from stemstore.conversion.recorded import last_conversion, options_of, sources_of
 from stemstore.conversion.write import read_tile
-from stemstore.errors import InputError
+from stemstore.errors import InputError, StemStoreError
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.stored import EventsOfStore
 from stemstore.selection import Selection
@@ -166,12 +166,7 @@ def verify(
     scan = open_store(store)
     recorded = options_of(scan.document, options)
     more = {"workers": workers, "max_memory": max_memory, "digests": "none"}
-    try:
-        job = decide(source_of(scan.document) if source is None else source, recorded | more)
-    except Exception as error:
-        if source is None:
-            error.add_note("the source was looked for where the history says; name it as it was given to convert")
-        raise
+    job = _found(scan, recorded | more) if source is None else decide(source, recorded | more)
     notes = _check_alike(scan, job)
     found = list(_states(scan, job))
     shown: Progress = progress or NoProgress()
@@ -183,6 +178,25 @@ def verify(
     inputs = [entry.path for entry in job.document.history[-1].inputs]
     counted, n_frames = isinstance(job.plan, CountedPlan), math.prod(scan.scan_shape)
     return Verification(scan.url, inputs, counted, n_frames, n_different, lowest, notes, time.monotonic() - began)
+
+
+def _found(scan: StoredScan, options: Mapping[str, Any]) -> Job:
+    """Open the source by what the history says: what is opened has to name the same files in the same order."""
+    inputs = [one.path for one in last_conversion(scan.document).inputs]
+    first: Exception | None = None
+    for candidate in sources_of(scan.document):
+        try:
+            job = decide(candidate, options)
+        except StemStoreError as error:
+            first = first or error
+            continue
+        if [one.path for one in job.document.history[-1].inputs] == inputs:
+            return job
+    if first is None:
+        msg = f"the files that the history of '{scan.url}' names do not lead to each other; name the source"
+        first = InputError(msg, url=scan.url)
+    first.add_note("the source was looked for where the history says; name it as it was given to convert")
+    raise first
 
 
 def _check_alike(scan: StoredScan, job: Job) -> list[str]:

@@ -23,11 +23,12 @@ from stemstore.scan.stored import check_apart
 from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.destination import check_free, clear, drop_old_journal
 from stemstore.store.finalise import publish
-from stemstore.store.journal import JOURNAL
+from stemstore.store.journal import COPY
 from stemstore.store.metadata import ROOT
 from stemstore.store.objects import StoreObject, Tally, check_object, check_root, list_objects, read_object
 from stemstore.store.open import open_store
 from stemstore.store.urls import is_local, open_storage
+from stemstore.store.zipped import is_packed
 
 if TYPE_CHECKING:
     import os
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from stemstore_schemas import CommitDocument
 
     PathLike = str | os.PathLike[str]
-
-MARK = f"{JOURNAL}/copy.json"
-"""Says of an unfinished place what it is going to be a copy of."""
 
 MOST_THREADS = 8
 """Objects on their way at once: enough to hide the latency of a server."""
@@ -138,8 +136,9 @@ class Opened:
 
     def left(self) -> list[str]:
         """Tell what lies in the place of the store and is no part of it, or cannot be seen."""
-        if self.storage.root.lower().startswith(("http://", "https://")):
-            return [f"'{self.storage.root}' is on a web server, which lists nothing: saved results were not looked for"]
+        url = self.storage.root
+        if url.lower().startswith(("http://", "https://")) and not is_packed(url):
+            return [f"'{url}' is on a web server, which lists nothing: saved results were not looked for"]
         mine = {one.key for one in self.objects}
         other = [key for key in self.storage.keys("") if key not in mine]
         if not other:
@@ -272,7 +271,7 @@ class Claim:
         if not is_local(working) and not free:
             drop_old_journal(storage)
             clear(storage)
-        storage.create(MARK, [mark])
+        storage.create(COPY, [mark])
         return cls(target.root, working, fresh=True)
 
     def finish(self, *, overwrite: bool) -> None:
@@ -298,7 +297,7 @@ class Claim:
 
 def _marked(storage: Storage) -> bytes | None:
     try:
-        return storage.get(MARK)
+        return storage.get(COPY)
     except NotFoundError:
         return None
 

@@ -38,6 +38,9 @@ PLAN = f"{JOURNAL}/plan.json"
 _TOGETHER = 32
 """Entries that are asked for at once."""
 
+COPY = f"{JOURNAL}/copy.json"
+"""Says of an unfinished place what it is going to be a copy of."""
+
 VALID_FRAME = 2
 """State of a complete frame in a validity array (0 missing, 1 partial)."""
 

@@ -20,7 +20,7 @@ from stemstore.store.destination import parts_of
 from stemstore.store.event_columns import column_infos
 from stemstore.store.events import StoredEvents
 from stemstore.store.head import StoreHead, stale
-from stemstore.store.journal import PLAN, read_plan, view_journal
+from stemstore.store.journal import COPY, PLAN, read_plan, view_journal
 from stemstore.store.layout import CountedLayout
 from stemstore.store.metadata import (
     ATTRIBUTE,
@@ -116,10 +116,10 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
     commit = read_commit(storage)
     if commit is None:
         if storage.size(PLAN) is None:
-            msg = (
-                f"'{storage.root}' has no {COMMIT}, and no record of what was written; nothing proves that it is "
-                "whole, so restore it from a copy or convert the scan again"
-            )
+            advice = "nothing proves that it is whole, so restore it from a copy or convert the scan again"
+            if storage.size(COPY) is not None:
+                advice = "it is a copy that did not arrive whole; 'stemstore copy … --resume' goes on"
+            msg = f"'{storage.root}' has no {COMMIT}, and no record of what was written; {advice}"
             raise ConversionIncompleteError(msg, url=storage.root)
         if not allow_incomplete:
             raise _incomplete(storage.root, f"it has no {COMMIT}")

@@ -125,6 +125,17 @@ def test_stores_made_of_stores(made, tmp_path):
     assert (found.equal, found.source) == (True, [str(made)])
 
 
+@pytest.mark.parametrize(
+    "name", ["empad/map4x4.xml", "arina/test_00_master.h5", "merlin_epsic/test_12bit_RAW_1frame.mib"]
+)
+def test_sources_of_several_files(sample, tmp_path, name):
+    """The history names all files; the one that leads to the others, or all of them, are found."""
+    stemstore.convert(sample(name), tmp_path / "a.zarr")
+    found = verify(tmp_path / "a.zarr")
+    assert found.equal
+    assert len(found.source) > 1
+
+
 def test_another_source(made, raw, tmp_path):
     """Another shape or kind is refused; a source that is gone is named."""
     np.save(tmp_path / "small.npy", np.load(raw)[:3])

@@ -22,7 +22,8 @@ from stemstore.errors import (
     StorageError,
 )
 from stemstore.maintenance import copy
-from stemstore.maintenance.copy import MARK, copy_store
+from stemstore.maintenance.copy import copy_store
+from stemstore.store.journal import COPY
 from stemstore.store.local import LocalStorage
 
 
@@ -229,7 +230,7 @@ def test_an_interrupted_copy_on_a_server(store, tmp_path, objects, monkeypatch):
     with pytest.raises(StopError):
         copy_store(store, there)
     monkeypatch.undo()
-    with pytest.raises(ConversionIncompleteError, match="nothing proves"):
+    with pytest.raises(ConversionIncompleteError, match="--resume"):
         stemstore.open(there)
     other = tmp_path / "other.zarr"
     stemstore.convert(store, other)
@@ -289,6 +290,7 @@ def test_a_full_disk_keeps_what_was_copied(store, tmp_path, stop_after, monkeypa
 SLOW = """
 import sys, time
 from stemstore.maintenance.copy import copy_store
+from stemstore.store.journal import COPY
 from stemstore.store.local import LocalStorage
 put = LocalStorage.put
 def slow(self, key, parts):
@@ -336,4 +338,4 @@ def test_progress_and_the_mark(store, tmp_path):
     steps = Steps()
     copy_store(store, tmp_path / "b.zarr", progress=steps)
     assert steps.done == steps.total > 10
-    assert not (tmp_path / "b.zarr" / MARK).parent.exists()
+    assert not (tmp_path / "b.zarr" / COPY).parent.exists()

@@ -105,6 +105,9 @@ def test_a_packed_store_on_a_web_server(packed, web, tmp_path, store):
         web.requests.clear()
         np.testing.assert_array_equal(cached.intensity.values, expected)
     assert not web.requests
+    report = copy_store(url, tmp_path / "b.zarr")
+    assert report.warnings == []
+    assert list(stemstore.results(report.url)) == ["mean"]
     assert stemstore.validate(url, deep=True).valid
 
 
