@@ -150,7 +150,7 @@ def search_counted(block: tuple[np.ndarray, np.ndarray], plan: DiskPlan) -> int:
 
     out, total = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32), 0
     for frame in electron_frames(*block, np.arange(len(block[1]) - 1), plan.frame_shape):
-        total += frame_disks(frame, plan, out, counted=True)
+        total += frame_disks(frame, plan, out)
     return total
 
 

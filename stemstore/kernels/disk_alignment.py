@@ -57,7 +57,7 @@ class AlignedSum:
         """Add dense frames."""
         del place
         for number in local:
-            self._add(prepared.crop(block[number]), out, counted=False)
+            self._add(prepared.crop(block[number]), out)
 
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
@@ -65,16 +65,16 @@ class AlignedSum:
         """Add counted frames."""
         del place
         for frame in electron_frames(gap, offsets, local, prepared.stored):
-            self._add(prepared.crop(frame), out, counted=True)
+            self._add(prepared.crop(frame), out)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the images as they are."""
         del region
         return out
 
-    def _add(self, frame: Array, out: FloatArray, *, counted: bool) -> None:
+    def _add(self, frame: Array, out: FloatArray) -> None:
         found = np.empty((self.plan.parameters.max_peaks, len(COLUMNS)), np.float32)
-        if not frame_disks(frame, self.plan, found, counted=counted):
+        if not frame_disks(frame, self.plan, found):
             return
         centre = found[0, :2].astype(np.float64)
         whole = np.rint(centre).astype(int)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 
+from stemstore.kernels.event_frames import densify
 from stemstore.kernels.gaps import ESCAPE, check_block
 
 if TYPE_CHECKING:
@@ -32,37 +33,40 @@ def electron_frames(
 
     Yields
     ------
-    frame : shape `stored`, float32
-        Electrons per pixel, valid until the next one is asked for. Pass it to `stemstore.kernels.disks.frame_disks`
-        with ``counted=True``: the disks are those of the same frame as integers, to the last bit.
+    frame : shape `stored`, uint16
+        Electrons per pixel, valid until the next one is asked for.
 
     Raises
     ------
     InputError, CorruptDataError
-        Offsets or frames that do not belong together, or events outside the detector.
+        Offsets or frames that do not belong together, more electrons in a pixel than 16 bits hold, or events outside
+        the detector.
 
     Notes
     -----
-    Detection needs the frame as float32 anyway; as integers it would be written and read once more, and a batch of
-    frames leaves the cache. Memory per thread: one frame.
+    One frame at a time: a batch leaves the cache. As float32 it would be twice as large and no faster to search.
+    Memory per thread: one frame.
     """
     gap, offsets, local = check_block(gap, offsets, local, stored[0] * stored[1])
     buffers: dict[tuple[int, int], Array] = _scratch.__dict__.setdefault("frames", {})
     if stored not in buffers:
         buffers.clear()  # a thread works on one detector at a time: do not hoard
-        buffers[stored] = np.empty(stored, np.float32)
+        buffers[stored] = np.empty(stored, np.uint16)
     frame = buffers[stored]
     for number in local:
-        scatter(gap, offsets, number, frame.reshape(-1))
+        frame[...] = 0
+        if offsets[number + 1] - offsets[number] <= np.iinfo(np.uint16).max:  # one pixel could hold them all
+            scatter(gap, offsets, number, frame.reshape(-1))
+        else:
+            densify(gap, offsets, np.array([number]), frame.reshape(1, -1), np.zeros(1, np.int64))
         yield frame
 
 
 @numba.njit(nogil=True, cache=True)
 def scatter(gap: UInt16Array, offsets: Int64Array, number: int, frame: Array) -> None:
-    """Count the electrons of one frame; events are known to lie on the detector."""
-    frame[:] = 0
-    index = np.uint64(0)
-    for k in range(offsets[number], offsets[number + 1]):
-        index += np.uint64(gap[k])
-        if gap[k] != ESCAPE:
-            frame[index] += np.float32(1)
+    """Add the electrons of one frame; events are known to lie on the detector, counts to fit."""
+    index, slots = np.uint64(0), gap[offsets[number] : offsets[number + 1]]
+    for k in range(slots.size):
+        index += slots[k]
+        if slots[k] != ESCAPE:
+            frame[index] += np.uint16(1)

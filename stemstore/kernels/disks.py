@@ -81,8 +81,8 @@ def _find(frame: Array, plan: DiskPlan, out: Array, *, counted: bool) -> list[in
     """Write the table of the disks; give the numbers of peaks left after each of `FILTERS`."""
     options, shown = plan.parameters, plan.visibility
     frame = disk_frame.loadable(frame)
+    offset = disk_frame.offset_of(frame, counted=counted)
     counted = counted or frame.dtype.kind in "ui"
-    offset = disk_frame.offset_of(frame, counted=counted and frame.dtype.itemsize <= disk_frame.SHORT)
     image, binned = correlation.workspace(plan.frame_shape, shown.margin, plan.fft_shape)
     if disk_frame.load(frame, plan.bad, offset, image, shown.margin):
         disk_frame.fill(frame, plan.bad, image, shown.margin)

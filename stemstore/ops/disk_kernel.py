@@ -60,7 +60,7 @@ class DiskKernel:
         """Count the electrons of one frame after the other, and find its disks."""
         plan, region = prepared
         for frame, row in zip(electron_frames(gap, offsets, local, region.stored), place, strict=True):
-            frame_disks(region.crop(frame), plan, out[row], counted=True)
+            frame_disks(region.crop(frame), plan, out[row])
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the lists as they are."""

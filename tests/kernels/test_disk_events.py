@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stemstore.errors import CorruptDataError
+from stemstore.errors import CorruptDataError, InputError
 from stemstore.kernels import events
 from stemstore.kernels.disk_events import electron_frames
 from stemstore.kernels.disk_plan import plan_disks
@@ -29,8 +29,16 @@ def test_frames_hold_their_electrons(shape: tuple[int, int]) -> None:
     frames[2] = 0
     frames[2, -1, -1] = 3
     for number, frame in zip((2, 0, 1, 3), electron_frames(*coded(frames), np.array([2, 0, 1, 3]), shape), strict=True):
-        assert frame.dtype == np.float32
+        assert frame.dtype == np.uint16
         np.testing.assert_array_equal(frame, frames[number])
+
+
+def test_a_pixel_that_overflows_is_refused() -> None:
+    """More than 65535 electrons in a pixel are not counted from zero again."""
+    frame = np.zeros((1, 8, 8), np.uint32)
+    frame[0, 3, 4] = 65536
+    with pytest.raises(InputError, match="pixel 28 has more electrons in one frame than uint16 can hold"):
+        next(electron_frames(*coded(frame), np.array([0]), (8, 8)))
 
 
 def test_events_outside_the_detector_are_refused() -> None:
@@ -51,6 +59,9 @@ def test_disks_are_those_of_the_same_integers(radius: float, subpixel: str) -> N
     frames = rng.poisson(image, (3, *shape)).astype(np.uint16)
     plan = plan_disks(shape, radius=radius, subpixel=subpixel)  # type: ignore[arg-type] # one of the names
     dense, counted = (np.empty((plan.parameters.max_peaks, 5), np.float32) for _ in range(2))
+    real = np.empty_like(dense)
     for frame, same in zip(frames, electron_frames(*coded(frames), np.arange(3), shape), strict=True):
-        assert frame_disks(frame, plan, dense) == frame_disks(same, plan, counted, counted=True) >= 2
+        assert frame_disks(frame, plan, dense) == frame_disks(same, plan, counted) >= 2
         np.testing.assert_array_equal(counted, dense)
+        frame_disks(frame.astype(np.float32), plan, real, counted=True)
+        np.testing.assert_array_equal(real, dense)
