@@ -55,7 +55,8 @@ class Analysis:
         first = scan.scan_shape[0] * 3 // 4  # below, the specimen is flat: patterns of neighbours may be summed
         self.rows = slice(first, scan.scan_shape[0])
         self.factors = (scan.scan_shape[0] - first, scan.scan_shape[1] // 4)
-        self.radius = truth.parameters["disk_radius"]
+        # what an image of the probe would tell
+        self.radius, self.edge = truth.parameters["disk_radius"], truth.parameters["disk_edge"]
         mask = truth.parameters["mask_radius"]
         self.mask = stemstore.disk(mask, unit="pixel")
         self.detectors = {
@@ -92,7 +93,7 @@ class Analysis:
         keys = ("virtual", "com", "dpc", "mean", "groups")
         self.images[name] = dict(zip(keys, compute(*lazy), strict=True))
         found = self.images[name]
-        found["disks"] = stemstore.find_disks(found["groups"], radius=self.radius)
+        found["disks"] = stemstore.find_disks(found["groups"], radius=self.radius, edge_width=self.edge)
         errors = compare.disk_errors(found["disks"], self.rows, self.factors, self.truth)
         limit = compare.counting_limit(self.scan, self.rows, self.factors) if name == "counted" else None
         return [
