@@ -176,6 +176,10 @@ class CachedStorage(RemoteStorage):
         self._expected = storage._expected  # what was asked for already
         self._cache, self._identity = cache, identity
 
+    def expect(self, keys: Sequence[str]) -> None:
+        """Begin to read those objects that are not kept."""
+        super().expect([key for key in keys if not self._cache.path(self._identity, key, 0, 0).exists()])
+
     def get(self, key: str) -> bytes:
         """Read an object; chunks of small arrays of the scan are kept."""
         if "/c/" not in key or not key.startswith(_SETTLED):

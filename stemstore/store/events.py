@@ -163,6 +163,8 @@ class StoredEvents:
             wanted = slice(None) if kept is None else kept[place]
             if len(place[wanted]):
                 todo.append((block, local[wanted], place[wanted]))
+        if self.head.complete and self.head.expect(N_SLOTS):
+            self._array.load([(block // self._array.per_shard[0], 0) for block, _, _ in todo])  # in the same round
         if browse:
             for block, local, place in todo:
                 gap, offsets = self._browsed.get_or_make(block, lambda block=block: self._decode(block))  # type: ignore[misc]

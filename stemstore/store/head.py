@@ -78,6 +78,15 @@ class StoreHead:
             return self.journal.validity
         return self.small(VALID).reshape(-1) if VALID in self.arrays else None
 
+    def expect(self, path: str) -> bool:
+        """Begin to read a small array of a finished store; tells whether it is still to be read."""
+        with self._lock:
+            if path in self._small:
+                return False
+        info = self.arrays[path]
+        self.storage.expect([info.key((0,) * len(info.shape))])
+        return True
+
     def small(self, path: str) -> Array:
         """Read a small array of a finished store, once."""
         with self._lock:

@@ -89,6 +89,10 @@ class ShardedArray:
                     to_native(values)
                 visit(at, values)
 
+    def load(self, shards: list[tuple[int, ...]]) -> None:
+        """Read the indices of shards that will be needed; errors as for `stream`."""
+        self._load_indices(shards)
+
     def _extent(self, shard: tuple[int, ...], number: int, index: Index | None) -> Extent | None:
         if index is None or index[number, 0] == ABSENT:
             return None
