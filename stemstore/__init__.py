@@ -69,6 +69,7 @@ _FACE = {
     "com_colours": ("stemstore.ops.colours", "com_colours"),
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
+    "disk_template": ("stemstore.ops.template", "disk_template"),
     "disks_at": ("stemstore.ops.disk_views", "disks_at"),
     "select_disks": ("stemstore.ops.disk_views", "select_disks"),
     "calibrate_disks": ("stemstore.ops.disk_calibration", "calibrate_disks"),
@@ -114,6 +115,7 @@ __all__ = [
     "disk",
     "disk_image",
     "disk_origin",
+    "disk_template",
     "disks_at",
     "divergence",
     "dpc",
@@ -225,6 +227,7 @@ if TYPE_CHECKING:
     from stemstore.ops.spacings import detector_step_from_angle, detector_step_from_rings
     from stemstore.ops.sparse_blocks import to_sparse
     from stemstore.ops.strain import strain_map as strain_map
+    from stemstore.ops.template import disk_template as disk_template
     from stemstore.ops.transform import transform_com
     from stemstore.ops.vector_map import bragg_vector_map as bragg_vector_map
     from stemstore.ops.virtual import virtual_image

@@ -38,6 +38,7 @@ NAMES = {
     "disk",
     "disk_image",
     "disk_origin",
+    "disk_template",
     "disks_at",
     "divergence",
     "dpc",
