@@ -38,17 +38,29 @@ def install(requirement: str, root: str) -> tuple[Path, str]:
     return python, ""
 
 
+def interpreter(requirement: str) -> Path:
+    """Give the interpreter of a program's environment; the test is skipped where it cannot be had."""
+    root = os.environ.get("STEMSTORE_TEST_PEERS")
+    if not root:
+        pytest.skip("asks another program: run make test-peers, or set STEMSTORE_TEST_PEERS to a folder for it")
+    python, problem = install(requirement, root)
+    if problem:
+        pytest.skip(problem)
+    return python
+
+
+@pytest.fixture(scope="session")
+def program():
+    """Give the command of a program from its environment."""
+    return lambda requirement, command: interpreter(requirement).with_name(command)
+
+
 @pytest.fixture(scope="session")
 def ask():
     """Run code in the environment of a program; the code sees the path as `path` and prints one JSON document."""
 
     def run(requirement, code, path):
-        root = os.environ.get("STEMSTORE_TEST_PEERS")
-        if not root:
-            pytest.skip("asks another program: run make test-peers, or set STEMSTORE_TEST_PEERS to a folder for it")
-        python, problem = install(requirement, root)
-        if problem:
-            pytest.skip(problem)
+        python = interpreter(requirement)
         text = f"import json, numpy as np\npath = {str(path)!r}\n{code}"
         found = subprocess.run([python, "-c", text], capture_output=True, text=True, check=False, cwd=Path(path).parent)
         assert found.returncode == 0, found.stderr
