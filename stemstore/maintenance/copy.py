@@ -194,7 +194,7 @@ def copy_store(
     Raises
     ------
     CorruptDataError, ChecksumError, NotFoundError
-        The source is damaged; the message names the shard. Nothing stays of the copy.
+        The source is damaged; the message names the shard. Nothing stays of a copy that this call began.
     ConversionIncompleteError, UnknownFormatError
         The source is no finished store.
     DestinationExistsError
@@ -254,7 +254,7 @@ class Claim:
         mark = json.dumps({"uuid": uuid, "shards_digest": opened.document.shards_digest}).encode()
         working = f"{target.root}.part-{uuid}" if is_local(target.root) else target.root
         storage = open_storage(working)
-        begun = _marked(storage)
+        begun = _held(storage, COPY)
         if begun is not None and not resume:
             msg = (
                 f"a copy to '{target.root}' is under way or was interrupted; go on with resume=True (--resume), or "
@@ -267,11 +267,15 @@ class Claim:
         free = begun is not None and not is_local(working)
         free = free or check_free(target, overwrite=overwrite)
         if begun is not None:
+            if _held(storage, COMMIT) not in (None, opened.commit):
+                clear(storage)  # of the store that is replaced, or of an earlier state of the source
             return cls(target.root, working, fresh=False)
-        if not is_local(working) and not free:
+        replaces = not is_local(working) and not free
+        if replaces:
             drop_old_journal(storage)
-            clear(storage)
         storage.create(COPY, [mark])
+        if replaces:
+            clear(storage)  # only now: the mark stays and tells what the place is for
         return cls(target.root, working, fresh=True)
 
     def finish(self, *, overwrite: bool) -> None:
@@ -295,9 +299,9 @@ class Claim:
             raise
 
 
-def _marked(storage: Storage) -> bytes | None:
+def _held(storage: Storage, key: str) -> bytes | None:
     try:
-        return storage.get(COPY)
+        return storage.get(key)
     except NotFoundError:
         return None
 
@@ -326,7 +330,7 @@ def _transfer(opened: Opened, claim: Claim, progress: Progress) -> tuple[list[in
     tally.check()
     opened.check_unchanged()
     target.sweep()  # temporary files of a copy that was killed
-    if target.size(commit.key) is None:  # else it was killed between commit and rename
+    if _held(target, COMMIT) is None:  # else it was killed after the commit
         target.create(commit.key, [opened.commit])
     progress.advance()
     sizes = [size for size, _ in moved] + [len(opened.commit)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import platform
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 EDIT = f"{JOURNAL}/edit.json"
 """All objects of a change that is being made."""
+
+_KEYS = re.compile(r"zarr\.json|stemstore\.commit\.json|\w+/(c/\d+|zarr\.json)")
+"""Objects that a change may concern."""
 
 _STEPS = {"y": "scan_step", "x": "scan_step", "ky": "detector_step", "kx": "detector_step"}
 
@@ -201,11 +205,15 @@ def finish_edit(storage: Storage) -> bool:
         body = storage.get(EDIT)
     except NotFoundError:
         return False
-    change = json.loads(body)
-    made = {key: base64.b64decode(text) for key, text in change["objects"].items()}
     root, commit = storage.get(ROOT), read_commit(storage)
-    expected = (change["before"], digest(made[ROOT]))
-    if commit is None or commit.uuid != change["uuid"] or digest(root) not in expected:
+    try:
+        change = json.loads(body)
+        made = {key: base64.b64decode(text) for key, text in change["objects"].items()}
+        fits = commit is not None and commit.uuid == change["uuid"] and all(map(_KEYS.fullmatch, made))
+        fits = fits and digest(root) in (change["before"], digest(made[ROOT]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        fits = False
+    if not fits:
         msg = (
             f"'{storage.root}/{EDIT}' is a change that was interrupted, but not of these metadata; "
             f"remove it, and restore {ROOT} from a copy if 'stemstore validate' finds it changed"

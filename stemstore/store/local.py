@@ -155,11 +155,14 @@ class LocalStorage:
                 path.unlink()
 
     def delete(self, prefix: str = "") -> None:
-        """Remove a folder with all it holds."""
+        """Remove a folder with all it holds, or a file."""
         path = self._path(prefix)
         if path.exists():
             with _reading(path, "remove"):
-                shutil.rmtree(path)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def stamp(self, key: str) -> object:
         """Inode, size and modification time of a file."""

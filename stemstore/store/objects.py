@@ -73,7 +73,7 @@ def list_objects(storage: Storage, root: dict[str, Any]) -> list[StoreObject]:
     Raises
     ------
     CorruptDataError
-        The metadata of the store or of a group beside its scan are damaged.
+        The metadata of the store or of a group beside its scan are damaged, or name objects outside of it.
 
     Notes
     -----
@@ -87,8 +87,18 @@ def list_objects(storage: Storage, root: dict[str, Any]) -> list[StoreObject]:
     known = {one.key for one in found}
     parents = [f"{name}/{ROOT}" for name in (CALIBRATION, DERIVED)]
     found += [StoreObject(key, "metadata") for key in parents if key not in known and storage.size(key) is not None]
+    for one in found:
+        _check_key(one.key, storage.root)
     found.sort(key=lambda one: (one.kind == "metadata", one.kind == "chunk", one.key == ROOT))
     return [*found, StoreObject(COMMIT, "metadata")]
+
+
+def _check_key(key: str, url: str) -> None:
+    """Refuse names that lead out of the store."""
+    parts = key.split("/")
+    if "\\" in key or "\0" in key or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
+        msg = f"the metadata of '{url}' name an object {key!r}, which is no key of a store; restore {ROOT} from a copy"
+        raise CorruptDataError(msg, url=url, key=key)
 
 
 def _nodes(path: str, root: dict[str, Any]) -> Iterator[StoreObject]:

@@ -1,5 +1,6 @@
 """A copy is the store to the last byte, or it does not open."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from stemstore.errors import (
 )
 from stemstore.maintenance import copy
 from stemstore.maintenance.copy import copy_store
+from stemstore.maintenance.edit import edit_store
+from stemstore.store.commit import COMMIT, digest
 from stemstore.store.journal import COPY
 from stemstore.store.local import LocalStorage
 
@@ -270,6 +273,35 @@ def test_places_that_cannot_be(store, tmp_path):
     assert parts(tmp_path) == []
 
 
+def test_metadata_that_lead_away(store, tmp_path):
+    """Names of arrays that lead out of the store are refused before anything is written."""
+    root, commit = json.loads((store / "zarr.json").read_text()), json.loads((store / COMMIT).read_text())
+    nodes = root["consolidated_metadata"]["metadata"]
+    nodes["../../evil"] = nodes["kx"]
+    (store / "zarr.json").write_text(json.dumps(root))
+    commit["metadata_digest"] = digest((store / "zarr.json").read_bytes())
+    (store / COMMIT).write_text(json.dumps(commit))
+    with pytest.raises(CorruptDataError, match="no key of a store"):
+        copy_store(store, tmp_path / "b.zarr")
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+def test_a_source_that_was_edited_between_two_tries(store, tmp_path, objects, monkeypatch, place):
+    """Killed after the commit, resumed after an edit: metadata and commit object are those of the new state."""
+    target = str(tmp_path / "b.zarr") if place == "folder" else f"memory://{tmp_path.name}-e-{store.name}/b.zarr"
+    monkeypatch.setattr(
+        "stemstore.maintenance.copy.publish", lambda *_, **__: (_ for _ in ()).throw(StopError(5, "gone"))
+    )
+    with pytest.raises(StopError):
+        copy_store(store, target)
+    monkeypatch.undo()
+    edit_store(store, {"acquisition.sample": "gold"})
+    copy_store(store, target, resume=True)
+    copy_store(target, tmp_path / "c.zarr")
+    assert objects(tmp_path / "c.zarr") == objects(store)
+
+
 def test_a_full_disk_keeps_what_was_copied(store, tmp_path, stop_after, monkeypatch):
     """An error of the device is typed and tells how to go on."""
     real = os.write
@@ -290,6 +322,8 @@ def test_a_full_disk_keeps_what_was_copied(store, tmp_path, stop_after, monkeypa
 SLOW = """
 import sys, time
 from stemstore.maintenance.copy import copy_store
+from stemstore.maintenance.edit import edit_store
+from stemstore.store.commit import COMMIT, digest
 from stemstore.store.journal import COPY
 from stemstore.store.local import LocalStorage
 put = LocalStorage.put

@@ -255,6 +255,18 @@ def test_an_interrupted_change_of_something_else(store, monkeypatch):
     assert (store / EDIT).exists()
 
 
+@pytest.mark.parametrize("harm", ["away", "cut", "other"])
+def test_a_change_that_is_none(store, tmp_path, harm):
+    """What lies in the place of a change and is none writes nothing, least of all outside of the store."""
+    (store / ".journal").mkdir()
+    change = {"uuid": read_document(store).uuid, "before": "", "objects": {"../evil": "AAAA", "zarr.json": "AAAA"}}
+    text = {"away": json.dumps(change), "cut": json.dumps(change)[:-9], "other": "[]"}[harm]
+    (store / EDIT).write_text(text)
+    with pytest.raises(CorruptDataError, match="not of these metadata"):
+        edit_store(store, {"acquisition.sample": "gold"})
+    assert not (tmp_path / "evil").exists()
+
+
 def test_an_open_dataset_goes_on(store):
     """Pixels are read after the change as before it; tasks of other processes find the same identity."""
     scan = stemstore.open(store)
