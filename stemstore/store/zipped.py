@@ -44,8 +44,8 @@ def is_packed(url: str) -> bool:
 def read_only(url: str) -> InputError:
     """Describe an attempt to write into a packed store."""
     msg = (
-        f"'{url}' is a packed store, into which nothing can be written; write to a folder such as scan.zarr and pack "
-        "it with stemstore pack, or unpack this one with stemstore copy"
+        f"'{url}' names a packed store, into which nothing can be written; write to a folder such as scan.zarr and "
+        "pack it with stemstore pack, or unpack this one with stemstore copy"
     )
     return InputError(msg, url=url)
 
@@ -255,12 +255,12 @@ class ZippedStorage:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Sizes of all objects below a prefix by key."""
-        start = f"{prefix}/" if prefix else ""
+        start = f"{prefix.rstrip('/')}/" if prefix else ""
         return {key: entry.size for key, entry in self._directory().entries.items() if key.startswith(start)}
 
     def children(self, prefix: str) -> list[str]:
         """Names directly below a prefix, sorted."""
-        strip = len(prefix) + 1 if prefix else 0
+        strip = len(prefix.rstrip("/")) + 1 if prefix else 0
         return sorted({key[strip:].partition("/")[0] for key in self.keys(prefix)})
 
     def stamp(self, key: str) -> object:

@@ -12,6 +12,7 @@ from stemstore.errors import NotFoundError, StorageError
 from stemstore.selection import Selection
 from stemstore.store.address import StoreUrl
 from stemstore.store.open import open_store
+from stemstore.store.urls import open_storage
 
 SHAPE = (9, 10, 12, 8)
 
@@ -38,8 +39,14 @@ def there(s3, packed):
 
 
 def test_a_zip_of_the_standard_library(packed):
-    """Entries for folders are no objects."""
+    """Entries for folders are no objects; keys are listed as those of a folder are."""
     path, data = packed
+    inside, beside = open_storage(path), open_storage(path.with_suffix(""))
+    for prefix in ("", "intensity", "intensity/c/", "nothing"):
+        assert inside.sizes(prefix) == (beside.sizes(prefix) if prefix != "nothing" else {})
+        assert inside.keys(prefix) == sorted(inside.sizes(prefix))
+    assert inside.children("") == beside.children("")
+    assert inside.children("intensity/") == ["c", "zarr.json"]
     np.testing.assert_array_equal(open_store(path).read(Selection.full(SHAPE)), data)
 
 
