@@ -13,6 +13,7 @@ from stemstore._version import __version__
 
 _FACE = {
     "open": ("stemstore.scan.open", "open_scan"),
+    "remote": ("stemstore.store.address", "remote"),
     "calibrate": ("stemstore.scan.calibrate", "calibrate"),
     "save_calibration": ("stemstore.scan.saved", "save_calibration"),
     "convert": ("stemstore.conversion.run", "convert"),
@@ -153,6 +154,7 @@ __all__ = [
     "readers",
     "recenter",
     "rectangle",
+    "remote",
     "results",
     "save",
     "save_calibration",
@@ -237,6 +239,7 @@ if TYPE_CHECKING:
     from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
     from stemstore.scan.saved import save_calibration
     from stemstore.sources.registry import readers
+    from stemstore.store.address import remote as remote
 
 
 def __getattr__(name: str) -> Any:

@@ -19,8 +19,8 @@ ABOVE, BELOW = slice(0, 8), slice(16, 24)  # rows away from the step
 
 @pytest.fixture(scope="module")
 def gold(sample):
-    """Load every other column of the scan; the origin is at pixel (64, 64)."""
-    counts = np.load(sample("sim/au_strain_nanobeam_counts_u16.npz"))["counts"][:, ::2]
+    """Load the scan; the origin is at pixel (64, 64)."""
+    counts = np.load(sample("sim/au_strain_nanobeam_counts_u16.npz"))["counts"]
     about = json.loads(sample("sim/au_strain_nanobeam.json").read_text(encoding="utf-8"))
     step = about["detector_sampling_invA"][0]
     axis = (np.arange(128) - 64) * step, {"units": "1/angstrom", "step": step, "origin": -64 * step}
@@ -38,8 +38,12 @@ def seen_by_the_probe(sample):
 
 
 def test_a_known_strain_is_measured(gold, sample):
-    """Lattice parameter, strain and rotation of both halves are those of the specimen, as the probe sees it."""
-    disks = find_disks(gold, radius=9.75, subpixel="newton")
+    """Lattice parameter, strain and rotation of both halves are those of the specimen within 0.0005.
+
+    The edges of these disks are distorted by the tails of the probe across the step. What counts is the middle of each
+    disk: its smoothed correlation, not its edges.
+    """
+    disks = find_disks(gold, radius=9.75, subpixel="poly")
     basis = find_basis(disks)
     lattice = fit_lattice(disks, basis)
     assert lattice.fitted.all()
@@ -51,16 +55,17 @@ def test_a_known_strain_is_measured(gold, sample):
     strain = strain_map(lattice, reference=region)
     expected = seen_by_the_probe(sample)
     found = float(strain.e_yy[BELOW].mean() - strain.e_yy[ABOVE].mean())
-    assert found == pytest.approx(expected[BELOW].mean() - expected[ABOVE].mean(), abs=1e-3)
+    assert found == pytest.approx(expected[BELOW].mean() - expected[ABOVE].mean(), abs=5e-4)
+    assert found == pytest.approx(STRAIN, abs=5e-4)
     for name in ("e_xx", "e_xy", "theta"):
         for half in (ABOVE, BELOW):
             assert abs(float(strain[name][half].mean())) < 5e-4
 
 
 def test_standard_errors_are_those_of_the_scatter(gold):
-    """Where the specimen is uniform the maps scatter by what sigma says, within a quarter: there are only 9 disks."""
+    """Where the specimen is uniform the maps scatter by what sigma says, within a third: there are only 9 disks."""
     disks = find_disks(gold.isel(y=ABOVE), radius=9.75, subpixel="newton")
     strain = strain_map(fit_lattice(disks, find_basis(disks)))
     for name in ("e_yy", "e_xx", "e_xy", "theta"):
         ratio = float(strain[name].std()) / np.sqrt(float((strain[f"sigma_{name}"] ** 2).mean()))
-        assert 0.75 < ratio < 1.25
+        assert 2 / 3 < ratio < 4 / 3

@@ -76,6 +76,7 @@ NAMES = {
     "readers",
     "recenter",
     "rectangle",
+    "remote",
     "results",
     "save",
     "save_calibration",
