@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stemstore.config import memory_budget
-from stemstore.errors import (
-    ConversionIncompleteError,
-    CorruptDataError,
-    DestinationExistsError,
-    InputError,
-    NotFoundError,
-    StaleStoreError,
-)
+from stemstore.errors import CorruptDataError, NotFoundError
+from stemstore.maintenance.claim import Claim, held
+from stemstore.maintenance.opened import Opened
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.stored import check_apart
-from stemstore.store.commit import COMMIT, read_commit
-from stemstore.store.destination import check_free, clear, drop_old_journal
-from stemstore.store.finalise import publish
-from stemstore.store.journal import COPY
-from stemstore.store.metadata import ROOT
-from stemstore.store.objects import StoreObject, Tally, check_object, check_root, list_objects, read_object
-from stemstore.store.open import open_store
-from stemstore.store.urls import is_local, open_storage
-from stemstore.store.zipped import is_packed
+from stemstore.store.commit import COMMIT
+from stemstore.store.objects import StoreObject, Tally, check_object
+from stemstore.store.urls import open_storage
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from stemstore.store.urls import Storage
-    from stemstore_schemas import CommitDocument
 
     PathLike = str | os.PathLike[str]
 
@@ -74,86 +61,6 @@ class CopyReport:
     n_kept: int
     seconds: float
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A store that is to be copied or packed: read once, so that a change meanwhile is noticed.
-
-    Attributes
-    ----------
-    storage
-        Where it lies.
-    root, commit
-        Its root metadata, and its commit object as bytes and as document.
-    objects
-        All of it.
-    largest : unit bytes
-        Most that one object can take.
-    """
-
-    storage: Storage
-    root: bytes
-    commit: bytes
-    document: CommitDocument
-    objects: list[StoreObject]
-    largest: int
-
-    @classmethod
-    def at(cls, url: PathLike) -> Opened:
-        """Look at a finished store.
-
-        Raises
-        ------
-        StemStoreError
-            There is none, or its metadata are not those that were written.
-        """
-        storage = open_store(url).head.storage
-        root, commit, document = storage.get(ROOT), storage.get(COMMIT), read_commit(storage)
-        if document is None:
-            msg = f"the commit object of '{storage.root}' disappeared while it was looked at; try again"
-            raise StaleStoreError(msg, url=storage.root)
-        check_root(storage.root, root, document)
-        objects = list_objects(storage, json.loads(root))
-        return cls(storage, root, commit, document, objects, max(map(_bound, objects)))
-
-    def read(self, one: StoreObject) -> bytes | None:
-        """Read and check an object; root and commit are those that were seen first."""
-        held = {ROOT: self.root, COMMIT: self.commit}
-        return held[one.key] if one.key in held else read_object(self.storage, one)
-
-    def check_unchanged(self) -> None:
-        """Make sure that nobody edited or replaced the store meanwhile.
-
-        Raises
-        ------
-        StaleStoreError
-            Somebody did.
-        """
-        if (self.storage.get(ROOT), self.storage.get(COMMIT)) != (self.root, self.commit):
-            msg = f"'{self.storage.root}' was changed while it was read; run it again"
-            raise StaleStoreError(msg, url=self.storage.root)
-
-    def left(self) -> list[str]:
-        """Tell what lies in the place of the store and is no part of it, or cannot be seen."""
-        url = self.storage.root
-        if url.lower().startswith(("http://", "https://")) and not is_packed(url):
-            return [f"'{url}' is on a web server, which lists nothing: saved results were not looked for"]
-        mine = {one.key for one in self.objects}
-        other = [key for key in self.storage.keys("") if key not in mine]
-        if not other:
-            return []
-        shown = ", ".join(other[:3]) + (", …" if len(other) > 3 else "")  # noqa: PLR2004 - enough to see what they are
-        return [f"{len(other)} objects that are no part of the store were left behind: {shown}"]
-
-
-def _bound(one: StoreObject) -> int:
-    if one.info is None:
-        return 0
-    n_bytes = one.info.dtype.itemsize
-    for extent in one.info.shard or one.info.chunk:
-        n_bytes *= extent
-    return n_bytes
 
 
 def copy_store(
@@ -231,81 +138,6 @@ def copy_store(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The place of a copy.
-
-    Attributes
-    ----------
-    url, working
-        Where the copy will be, and where it grows.
-    fresh
-        Whether this call began it.
-    """
-
-    url: str
-    working: str
-    fresh: bool
-
-    @classmethod
-    def make(cls, opened: Opened, destination: PathLike, *, resume: bool, overwrite: bool) -> Claim:
-        """Take the place, or take up what was interrupted there; errors as of `copy_store`."""
-        target, uuid = open_storage(destination), opened.document.uuid
-        mark = json.dumps({"uuid": uuid, "shards_digest": opened.document.shards_digest}).encode()
-        working = f"{target.root}.part-{uuid}" if is_local(target.root) else target.root
-        storage = open_storage(working)
-        begun = _held(storage, COPY)
-        if begun is not None and not resume:
-            msg = (
-                f"a copy to '{target.root}' is under way or was interrupted; go on with resume=True (--resume), or "
-                f"remove '{working}'"
-            )
-            raise DestinationExistsError(msg, url=target.root, found=working)
-        if begun is not None and begun != mark:
-            msg = f"the copy in '{working}' was begun from another store; remove it, or choose another destination"
-            raise InputError(msg, url=working, source=opened.storage.root)
-        free = begun is not None and not is_local(working)
-        free = free or check_free(target, overwrite=overwrite)
-        if begun is not None:
-            if _held(storage, COMMIT) not in (None, opened.commit):
-                clear(storage)  # of the store that is replaced, or of an earlier state of the source
-            return cls(target.root, working, fresh=False)
-        replaces = not is_local(working) and not free
-        if replaces:
-            drop_old_journal(storage)
-        storage.create(COPY, [mark])
-        if replaces:
-            clear(storage)  # only now: the mark stays and tells what the place is for
-        return cls(target.root, working, fresh=True)
-
-    def finish(self, *, overwrite: bool) -> None:
-        """Give the whole copy its name, and remove the mark."""
-        publish(self.working, self.url, overwrite=overwrite)
-
-    @contextmanager
-    def keeping(self) -> Iterator[None]:
-        """Remove what was written where the source is wrong, and say how to go on otherwise."""
-        try:
-            yield
-        except (CorruptDataError, NotFoundError):
-            if self.fresh:
-                with suppress(Exception):  # the first error is the one to report
-                    open_storage(self.working).delete()
-            raise
-        except (DestinationExistsError, ConversionIncompleteError):
-            raise
-        except BaseException as error:
-            error.add_note("what was copied is kept; go on with resume=True (--resume)")
-            raise
-
-
-def _held(storage: Storage, key: str) -> bytes | None:
-    try:
-        return storage.get(key)
-    except NotFoundError:
-        return None
-
-
 def _transfer(opened: Opened, claim: Claim, progress: Progress) -> tuple[list[int], int]:
     """Bring over what lacks: data, then metadata, the commit object at the very end; sizes, and objects kept."""
     target = open_storage(claim.working)
@@ -330,7 +162,7 @@ def _transfer(opened: Opened, claim: Claim, progress: Progress) -> tuple[list[in
     tally.check()
     opened.check_unchanged()
     target.sweep()  # temporary files of a copy that was killed
-    if _held(target, COMMIT) is None:  # else it was killed after the commit
+    if held(target, COMMIT) is None:  # else it was killed after the commit
         target.create(commit.key, [opened.commit])
     progress.advance()
     sizes = [size for size, _ in moved] + [len(opened.commit)]

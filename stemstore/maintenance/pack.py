@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from stemstore.errors import DestinationExistsError, InputError
-from stemstore.maintenance.copy import Opened
+from stemstore.maintenance.opened import Opened
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.stored import check_apart
 from stemstore.store.local import make_folder, sync_folder

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import stemstore
-from stemstore.conversion.verify import Difference, verify
+from stemstore.conversion.compare import Difference
+from stemstore.conversion.verify import verify
 from stemstore.errors import ChecksumError, InputError, NotFoundError
 from stemstore.maintenance.edit import edit_store
 

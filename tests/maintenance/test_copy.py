@@ -22,7 +22,7 @@ from stemstore.errors import (
     StaleStoreError,
     StorageError,
 )
-from stemstore.maintenance import copy
+from stemstore.maintenance import copy, opened
 from stemstore.maintenance.copy import copy_store
 from stemstore.maintenance.edit import edit_store
 from stemstore.store.commit import COMMIT, digest
@@ -199,8 +199,8 @@ def test_what_was_kept_is_looked_at(store, tmp_path, objects, shards, stop_after
     (part,) = parts(tmp_path)
     good, bad = shards(part)[:2]
     flip(bad)
-    read, seen = copy.read_object, []
-    monkeypatch.setattr(copy, "read_object", lambda storage, one: seen.append(one.key) or read(storage, one))
+    read, seen = opened.read_object, []
+    monkeypatch.setattr(opened, "read_object", lambda storage, one: seen.append(one.key) or read(storage, one))
     report = copy_store(store, tmp_path / "b.zarr", resume=True)
     assert good.relative_to(part).as_posix() not in seen
     assert bad.relative_to(part).as_posix() in seen
@@ -217,7 +217,7 @@ def test_resuming_where_nothing_was_begun(store, tmp_path, objects):
 def test_a_copy_that_lacked_only_its_name(store, tmp_path, objects, monkeypatch):
     """Killed between commit and rename, the part folder is whole and gets its name."""
     monkeypatch.setattr(
-        "stemstore.maintenance.copy.publish", lambda *_, **__: (_ for _ in ()).throw(StopError(5, "gone"))
+        "stemstore.maintenance.claim.publish", lambda *_, **__: (_ for _ in ()).throw(StopError(5, "gone"))
     )
     with pytest.raises(StopError):
         copy_store(store, tmp_path / "b.zarr")
@@ -291,7 +291,7 @@ def test_a_source_that_was_edited_between_two_tries(store, tmp_path, objects, mo
     """Killed after the commit, resumed after an edit: metadata and commit object are those of the new state."""
     target = str(tmp_path / "b.zarr") if place == "folder" else f"memory://{tmp_path.name}-e-{store.name}/b.zarr"
     monkeypatch.setattr(
-        "stemstore.maintenance.copy.publish", lambda *_, **__: (_ for _ in ()).throw(StopError(5, "gone"))
+        "stemstore.maintenance.claim.publish", lambda *_, **__: (_ for _ in ()).throw(StopError(5, "gone"))
     )
     with pytest.raises(StopError):
         copy_store(store, target)
