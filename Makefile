@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-all test-peers lint docs notebooks benchmark format clean help
+.PHONY: demo test test-all test-peers test-slurm lint docs notebooks benchmark format clean help
 
 demo: $(VENV)/installed-view ## make a synthetic scan, analyse it, write a report (needs no data)
 	$(BIN)/stemstore demo $(DEMO)
@@ -25,6 +25,10 @@ test-all: lint docs ## everything in test, and the slow tests, the notebooks and
 
 test-peers: $(VENV)/installed-test ## let stempy, LiberTEM and py4DSTEM, each in an environment of its own, open what is exported for them
 	STEMSTORE_TEST_PEERS=$(abspath $(PEERS)) $(PYTEST) tests/peers
+
+test-slurm: $(VENV)/installed-test ## submit conversions to a Slurm that is started for it (tests/slurm/setup.sh --install gets one)
+	-$(INSTALL) "dask-jobqueue>=0.9"
+	tests/slurm/setup.sh $(PYTEST) tests/slurm
 
 lint: $(VENV)/installed-test ## style, types, import contracts, JSON Schemas up to date
 	$(BIN)/ruff check .
@@ -45,8 +49,10 @@ benchmark: $(VENV)/installed-test ## speed and memory against named baselines in
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.operations
+	$(BIN)/python -m benchmarks.bragg
 	$(BIN)/python -m benchmarks.strain
 	$(BIN)/python -m benchmarks.readers
+	$(BIN)/python -m benchmarks.remote
 
 format: $(VENV)/installed-test ## format the code, mend what the linter can mend, write the JSON Schemas
 	$(BIN)/ruff check --fix --exit-zero .

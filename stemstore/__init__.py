@@ -70,6 +70,8 @@ _FACE = {
     "com_colours": ("stemstore.ops.colours", "com_colours"),
     "dpc": ("stemstore.ops.dpc", "dpc"),
     "find_disks": ("stemstore.ops.bragg", "find_disks"),
+    "disk_lists": ("stemstore.ops.bragg", "disk_lists"),
+    "preview_disks": ("stemstore.ops.disk_preview", "preview_disks"),
     "disk_template": ("stemstore.ops.template", "disk_template"),
     "disks_at": ("stemstore.ops.disk_views", "disks_at"),
     "select_disks": ("stemstore.ops.disk_views", "select_disks"),
@@ -115,6 +117,7 @@ __all__ = [
     "detector_step_from_rings",
     "disk",
     "disk_image",
+    "disk_lists",
     "disk_origin",
     "disk_template",
     "disks_at",
@@ -149,6 +152,7 @@ __all__ = [
     "point",
     "polar_profile",
     "power_spectrum",
+    "preview_disks",
     "radial_profile",
     "radial_variance",
     "readers",
@@ -190,6 +194,7 @@ if TYPE_CHECKING:
     from stemstore.ops.basis import find_basis as find_basis
     from stemstore.ops.beam import find_beam
     from stemstore.ops.binning import bin_detector
+    from stemstore.ops.bragg import disk_lists as disk_lists
     from stemstore.ops.bragg import find_disks
     from stemstore.ops.bright_field import bright_field_stack
     from stemstore.ops.colours import com_colours
@@ -202,6 +207,7 @@ if TYPE_CHECKING:
     from stemstore.ops.disk_calibration import calibrate_disks as calibrate_disks
     from stemstore.ops.disk_image import disk_image as disk_image
     from stemstore.ops.disk_origin import disk_origin as disk_origin
+    from stemstore.ops.disk_preview import preview_disks as preview_disks
     from stemstore.ops.disk_views import disks_at as disks_at
     from stemstore.ops.disk_views import select_disks as select_disks
     from stemstore.ops.dose import split_halves, thin

@@ -83,13 +83,14 @@ def test_the_page_on_events_runs():
 
 
 @pytest.mark.usefixtures("at_scan_42")
-def test_the_page_on_bragg_vectors_runs():
-    """The Python blocks of the page on Bragg vectors run one after the other on the converted scan."""
+@pytest.mark.parametrize("page", ["bragg.md", "bragg_vectors.md"])
+def test_the_pages_on_disks_run(page):
+    """The Python blocks of the pages on Bragg disks run one after the other on the converted scan."""
     stemstore.convert("scan_42", "scan_42.zarr", flyback_columns=1, count=True)
     names = {}
-    for block in blocks(DOCS / "bragg_vectors.md"):
+    for block in blocks(DOCS / page):
         exec(block, names)  # the block is ours
-    assert names["again"].sizes["peak"] == names["vectors"].sizes["peak"]
+    assert names["disks"].sizes["peak"] > 64
 
 
 @pytest.mark.usefixtures("at_scan_42")
