@@ -138,16 +138,17 @@ def verify(
 
 
 def _found(scan: StoredScan, options: Mapping[str, Any]) -> Job:
-    """Open the source by what the history says: what is opened has to name the same files in the same order."""
+    """Open the source by what the history says: of several files it has to name the same ones in the same order."""
     inputs = [one.path for one in last_conversion(scan.document).inputs]
     first: Exception | None = None
-    for candidate in sources_of(scan.document):
+    candidates = sources_of(scan.document)
+    for candidate in candidates:
         try:
             job = decide(candidate, options)
         except StemStoreError as error:
             first = first or error
             continue
-        if [one.path for one in job.document.history[-1].inputs] == inputs:
+        if len(candidates) == 1 or [one.path for one in job.document.history[-1].inputs] == inputs:
             return job
     if first is None:
         msg = f"the files that the history of '{scan.url}' names do not lead to each other; name the source"
