@@ -216,7 +216,7 @@ class _Crc32c:
 
 def _wait(pending: Sequence[Future[None]], progress: Progress) -> None:
     """Wait for the files that are left, and raise what went wrong with any."""
-    left = [future for future in pending if not future.done()]
+    left = {future for future in pending if not future.done()}
     if left:
         log.info("taking digests of %d more source files", len(left))
         progress.start("taking digests", len(left))

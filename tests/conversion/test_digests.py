@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 
+import fsspec
 import google_crc32c
 import numpy as np
 import pytest
@@ -92,6 +93,14 @@ def test_no_digests_on_request(tmp_path, parts, monkeypatch):
     monkeypatch.setattr(digests, "digest_file", None)
     stemstore.convert(paths, tmp_path / "a.zarr", digests="none", **DENSE, **how)
     assert [file.digest for file in history(tmp_path / "a.zarr")[-1].inputs] == [None] * 3
+
+
+def test_files_on_servers_only_where_it_is_asked_for(tmp_path, raw):
+    """A second transfer of the data is nobody's default."""
+    fsspec.filesystem("memory").pipe_file("/digests/scan.npy", raw.read_bytes())
+    for name, asked, expected in (("a", None, None), ("b", "crc32c", crc32c(raw))):
+        stemstore.convert("memory://digests/scan.npy", tmp_path / name, count=False, digests=asked)
+        assert [file.digest for file in history(tmp_path / name)[-1].inputs] == [expected]
 
 
 def test_jobs_divide_the_files_among_themselves(tmp_path, parts, monkeypatch):
