@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -51,9 +51,8 @@ def crate_document(lineage: Lineage, folder: Path, licence: str | None = None) -
             entities.add_thing(thing)
     for step in lineage.steps.values():
         entities.add_step(step)
-    for entity in entities.graph.values():
-        entity |= {name: _one(value) for name, value in entity.items() if isinstance(value, list)}
-    return {"@context": CONTEXT, "@graph": list(entities.graph.values())}
+    graph = [{name: _one(value) for name, value in told.items() if value != []} for told in entities.graph.values()]
+    return {"@context": CONTEXT, "@graph": graph}
 
 
 class _Entities:
@@ -63,6 +62,13 @@ class _Entities:
         self.lineage, self.folder = lineage, folder
         self.graph: dict[str, dict[str, Any]] = {}
         self.root: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
+        taken: set[str] = set()  # another content was there before, or is there now
+        for thing in lineage.things.values():
+            if thing.kind != "state":
+                name = self._address(thing)
+                self.names[thing.key] = f"{name}#{thing.key.rpartition('#')[2]}" if name in taken else name
+                taken.add(name)
 
     def add(self, identifier: str, kind: str, /, **told: Any) -> dict[str, str]:
         """Add an entity, without what is None, and give the reference to it."""
@@ -97,19 +103,20 @@ class _Entities:
         about = "The store does not tell under which licence its data may be used; ask its owner."
         return self.add(NO_LICENCE, "CreativeWork", name="no licence stated", description=about)
 
-    def identifier(self, thing: Thing) -> str:
-        """Name a thing: by its path below the crate's folder, else by its URI."""
-        thing = self.lineage.named(thing.key)
+    def reference(self, key: str) -> dict[str, str]:
+        """Refer to a thing; to the store where it is a state of it."""
+        return {"@id": self.names[self.lineage.named(key).key]}
+
+    def _address(self, thing: Thing) -> str:
+        """Name a thing by its path below the crate's folder, else by its URI."""
         slash = "" if thing.kind == "file" or thing.path.endswith(".zip") else "/"
         if not is_local(thing.path):
             return quote(thing.path, safe=":/?#[]@!$&'()*+,;=%") + slash
         path = Path(os.path.abspath(local_path(thing.path)))  # noqa: PTH100  # links stay as they were given
-        known = self.lineage.things.get(thing.key.partition("#")[0])
-        mark = "" if known is thing or thing.kind != "file" else f"#{thing.digest or thing.size}"
         try:
-            return quote(PurePosixPath(path.relative_to(self.folder)).as_posix()) + slash + mark
+            return quote(path.relative_to(self.folder).as_posix()) + slash
         except ValueError:
-            return path.as_uri() + slash + mark
+            return path.as_uri() + slash
 
     def add_thing(self, thing: Thing) -> None:
         """Add a file, a store or a result."""
@@ -118,35 +125,31 @@ class _Entities:
         if thing.digest and (algorithm != "sha256" or thing.kind != "file"):
             names.append(thing.digest)
         kind = "File" if thing.kind == "file" else "Dataset"
-        reference = self.add(
-            self.identifier(thing),
+        part = self.add(
+            self.names[thing.key],
             kind,
             name=thing.name,
             description=thing.description or None,
-            identifier=_one(names),
+            identifier=names,
             encodingFormat=_media_type(thing.path) if kind == "File" else None,
             contentSize=None if thing.size is None or kind == "Dataset" else str(thing.size),
             dateModified=thing.time,
             sha256=digits if algorithm == "sha256" and kind == "File" else None,
         )
-        whole = self.root
-        if thing.kind == "result":
-            whole = self.graph[self.identifier(self.lineage.things[self.lineage.store])]
-        parts = whole.setdefault("hasPart", [])
-        if reference not in parts:
-            parts.append(reference)
+        whole = self.graph[self.names[self.lineage.store]] if thing.kind == "result" else self.root
+        whole.setdefault("hasPart", []).append(part)
 
     def add_step(self, step: Step) -> None:
         """Add the run of an operation, its software and its parameters."""
         entry, identifier = step.entry, f"#{step.key}"
-        used = [{"@id": self.identifier(self.lineage.things[key])} for key in step.used]
+        used = [self.reference(key) for key in step.used]
         changes = any(self.lineage.things[key].kind == "state" for key in step.used)
         told = [
             self.add(f"{identifier}/{place}/{quote(name, safe='')}", "PropertyValue", name=name, value=_plain(value))
             for place, values in (("parameter", entry.parameters), ("environment", entry.environment))
             for name, value in values.items()
         ]
-        made = [{"@id": self.identifier(self.lineage.things[key])} for key in step.made]
+        made = [self.reference(key) for key in step.made]
         sources = ", ".join(self.lineage.named(key).name for key in step.used)
         lines = [f"{entry.operation} of {sources or 'data in memory'}", *entry.warnings]
         lines += [] if entry.host is None else [f"on a machine of type {entry.host}"]
@@ -155,9 +158,9 @@ class _Entities:
             "UpdateAction" if changes else "CreateAction",
             name=entry.operation,
             description="; ".join(lines),
-            instrument=_one([self._software(*one) for one in entry.software.items()]) or self._unknown(),
+            instrument=[self._software(*one) for one in entry.software.items()] or self._unknown(),
             object=used + told,
-            result=_one(made or self._gave(step)),
+            result=made or self._gave(step),
             startTime=entry.time,
             endTime=step.ended,
             agent=None if entry.agent is None else self._agent(entry.agent),
@@ -168,7 +171,7 @@ class _Entities:
     def _gave(self, step: Step) -> list[dict[str, str]]:
         """Name what an operation led to whose own result was not kept: what the next step made of it."""
         next_ones = [one for one in self.lineage.steps.values() if step.key in one.after]
-        return [{"@id": self.identifier(self.lineage.things[key])} for one in next_ones for key in one.made]
+        return [self.reference(key) for one in next_ones for key in one.made]
 
     def _software(self, package: str, version: str) -> dict[str, str]:
         kind = "pypi" if package in ON_PYPI else "generic"
@@ -184,9 +187,9 @@ class _Entities:
         return self.add(agent if known else f"#agent/{quote(agent, safe='')}", "Person", name=agent)
 
 
-def _one(values: list[Any]) -> Any:
-    """Give one value as itself, several as a list, none as None."""
-    return values[0] if len(values) == 1 else values or None
+def _one(value: Any) -> Any:
+    """Give a single value as itself, as the specification asks."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _media_type(path: str) -> str:

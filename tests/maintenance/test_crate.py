@@ -205,6 +205,24 @@ def test_two_contents_of_one_name_stay_apart(folder):
     assert len({one["@id"] for one in files}) == 2
 
 
+def test_two_stores_at_one_place_stay_apart(folder):
+    """A store that lay where this one lies now is another data set."""
+    other = SourceFile(path=str(folder / "a.zarr"), size=9, uuid="4c8f1c9e-0b0c-4f3f-8f11-1a2b3c4d5e6f")
+    found = traced(folder, [HistoryEntry(operation="convert", inputs=[other], time=TIME)])
+    document = crate_document(found, folder)
+    names = {entity["@id"]: entity for entity in document["@graph"]}
+    assert other.uuid in names[f"a.zarr/#uuid:{other.uuid}"]["identifier"]
+    (run,) = [entity for entity in document["@graph"] if entity["@type"] == "CreateAction"]
+    assert (run["object"], run["result"]) == ({"@id": f"a.zarr/#uuid:{other.uuid}"}, {"@id": "a.zarr/"})
+
+
+def test_a_store_without_a_history_is_described(folder):
+    """Nothing empty is written where there is nothing to tell."""
+    document = crate_document(traced(folder, []), folder)
+    assert not [name for entity in document["@graph"] for name, value in entity.items() if value in ([], None, "")]
+    assert set(prov_document(traced(folder, []))) == {"prefix", "entity", "activity"}
+
+
 def test_a_store_on_a_server_keeps_its_address(folder, tmp_path):
     """Addresses are URIs already, but for letters that these do not have."""
     scan = open_store(folder / "a.zarr")
