@@ -25,6 +25,10 @@ _FACE = {
     "export_disks": ("stemstore.exchange.bragg_vectors", "export_disks"),
     "open_disks": ("stemstore.exchange.bragg_vectors", "open_disks"),
     "validate": ("stemstore.maintenance.validate", "validate"),
+    "copy_store": ("stemstore.maintenance.copy", "copy_store"),
+    "pack_store": ("stemstore.maintenance.pack", "pack_store"),
+    "edit_store": ("stemstore.maintenance.edit", "edit_store"),
+    "verify": ("stemstore.conversion.verify", "verify"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
     "readers": ("stemstore.sources.registry", "readers"),
     "virtual_image": ("stemstore.ops.virtual", "virtual_image"),
@@ -109,6 +113,7 @@ __all__ = [
     "convert",
     "convert_on_cluster",
     "convert_partition",
+    "copy_store",
     "correct",
     "crystallinity",
     "curl",
@@ -123,6 +128,7 @@ __all__ = [
     "disks_at",
     "divergence",
     "dpc",
+    "edit_store",
     "estimate_rotation",
     "event_columns",
     "explain",
@@ -148,6 +154,7 @@ __all__ = [
     "open",
     "open_disks",
     "open_result",
+    "pack_store",
     "plan_conversion",
     "point",
     "polar_profile",
@@ -174,6 +181,7 @@ __all__ = [
     "transform_com",
     "validate",
     "variance_pattern",
+    "verify",
     "virtual_image",
     "worker_environment",
 ]
@@ -187,9 +195,13 @@ if TYPE_CHECKING:
     from stemstore.conversion.parts import finalise_conversion as finalise_conversion
     from stemstore.conversion.parts import plan_conversion as plan_conversion
     from stemstore.conversion.run import convert
+    from stemstore.conversion.verify import verify as verify
     from stemstore.exchange.bragg_vectors import export_disks as export_disks
     from stemstore.exchange.bragg_vectors import open_disks as open_disks
     from stemstore.exchange.run import export
+    from stemstore.maintenance.copy import copy_store as copy_store
+    from stemstore.maintenance.edit import edit_store as edit_store
+    from stemstore.maintenance.pack import pack_store as pack_store
     from stemstore.maintenance.validate import validate as validate
     from stemstore.ops.basis import find_basis as find_basis
     from stemstore.ops.beam import find_beam
