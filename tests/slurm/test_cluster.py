@@ -29,7 +29,7 @@ def client(bench):
             python=sys.executable,
             log_directory=bench.folder,
             job_script_prologue=settings,
-            scheduler_options={"host": "127.0.0.1", "dashboard_address": None},
+            scheduler_options={"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},  # beside other clusters
         ) as cluster,
         Client(cluster) as client,
     ):
