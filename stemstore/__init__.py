@@ -25,6 +25,7 @@ _FACE = {
     "export_disks": ("stemstore.exchange.bragg_vectors", "export_disks"),
     "open_disks": ("stemstore.exchange.bragg_vectors", "open_disks"),
     "validate": ("stemstore.maintenance.validate", "validate"),
+    "crate": ("stemstore.maintenance.crate", "crate"),
     "copy_store": ("stemstore.maintenance.copy", "copy_store"),
     "pack_store": ("stemstore.maintenance.pack", "pack_store"),
     "edit_store": ("stemstore.maintenance.edit", "edit_store"),
@@ -115,6 +116,7 @@ __all__ = [
     "convert_partition",
     "copy_store",
     "correct",
+    "crate",
     "crystallinity",
     "curl",
     "detector_from_lattice",
@@ -200,6 +202,7 @@ if TYPE_CHECKING:
     from stemstore.exchange.bragg_vectors import open_disks as open_disks
     from stemstore.exchange.run import export
     from stemstore.maintenance.copy import copy_store as copy_store
+    from stemstore.maintenance.crate import crate as crate
     from stemstore.maintenance.edit import edit_store as edit_store
     from stemstore.maintenance.pack import pack_store as pack_store
     from stemstore.maintenance.validate import validate as validate

@@ -16,7 +16,7 @@ from stemstore.conversion.job import decide
 from stemstore.conversion.plan import CountedPlan
 from stemstore.conversion.report import ConversionReport, report_of
 from stemstore.conversion.request import Request
-from stemstore.conversion.steps import begin_writing, check_same, finish, write_some
+from stemstore.conversion.steps import begin_writing, check_same, finish, keeping, write_some
 from stemstore.errors import InputError
 from stemstore.progress import NoProgress
 from stemstore.scan.stored import check_apart
@@ -167,7 +167,8 @@ def convert_partition(
         raise InputError(msg, key="task", found=task, expected=len(jobs))
     done = writer.finished()
     todo = [index for index in jobs[task] if index not in done]
-    write_some(job, writer, todo, progress or NoProgress(), share=(task, len(jobs)))
+    with keeping(writer, remove=False, advice="repeat the job"):
+        write_some(job, writer, todo, progress or NoProgress(), share=(task, len(jobs)))
     return todo
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RESUMABLE = (KeyboardInterrupt, SystemExit, OSError, MemoryError)
 """What stops a conversion without saying that its data or options are wrong."""
 
+GO_ON = "go on with resume=True (--resume)"
+
 
 def begin_writing(job: Job, destination: str, request: Request | None, overwrite: bool = False) -> StoreWriter:
     """Claim the destination.
@@ -196,7 +198,7 @@ def _gather(plan: CountedPlan, writer: StoreWriter) -> int:
 
 
 @contextlib.contextmanager
-def keeping(writer: StoreWriter, *, remove: bool) -> Iterator[None]:
+def keeping(writer: StoreWriter, *, remove: bool, advice: str = GO_ON) -> Iterator[None]:
     """Decide what stays of a conversion that fails.
 
     Parameters
@@ -205,6 +207,8 @@ def keeping(writer: StoreWriter, *, remove: bool) -> Iterator[None]:
         The conversion.
     remove
         Whether it was begun in this call, so that nothing of it stays where it cannot or need not be resumed.
+    advice
+        How to go on.
     """
     try:
         yield
@@ -215,9 +219,7 @@ def keeping(writer: StoreWriter, *, remove: bool) -> Iterator[None]:
         with contextlib.suppress(Exception):  # the first error is the one to report
             done = len(writer.finished(check=False)) if isinstance(error, RESUMABLE) else 0
         if done:
-            error.add_note(
-                f"{done} of {writer.layout.n_partitions} partitions are kept; go on with resume=True (--resume)"
-            )
+            error.add_note(f"{done} of {writer.layout.n_partitions} partitions are kept; {advice}")
         elif remove:
             with contextlib.suppress(Exception):
                 writer.abort()

@@ -107,7 +107,7 @@ real, written = room.write_entry, []
 def write_entry(*args, **options):
     if len(written) == 2:
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(20)
+        time.sleep(1)
     written.append(1)
     return real(*args, **options)
 room.write_entry = write_entry
@@ -139,3 +139,17 @@ def test_a_batch_system_that_stops_the_job_can_start_it_again(call, scan):
     )
     result = call("convert", raw, store, *OPTIONS, "--resume", "--json", "--progress", "none")
     assert json.loads(result.stdout)["shape"] == list(frames.shape)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is Unix's")
+def test_one_of_many_jobs_that_is_stopped_is_to_be_repeated(call, scan):
+    """SIGTERM ends a job with 75 as well, and repeating it writes the rest."""
+    frames, raw, store = scan
+    assert call("plan", raw, store, "--tasks", "1", *OPTIONS).exit_code == 0
+    command = [sys.executable, "-c", TERMINATED, "partition", store, "0", "--progress", "none", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 75
+    assert done.stderr.endswith("of 9 partitions are kept; repeat the job\n")
+    assert call("partition", store, "0", "--progress", "none").exit_code == 0
+    assert call("finalise", store).exit_code == 0
+    np.testing.assert_array_equal(stemstore.open(store).intensity, frames)

@@ -295,7 +295,7 @@ def test_a_cluster_writes_what_one_process_writes(tmp_path, raw, undisturbed):
     options, expected = undisturbed
     alone = not options["count"]  # other processes do not know that shards of events are small here
     with (
-        stemstore.local_cluster(2, dashboard_address=None, processes=alone) as cluster,
+        stemstore.local_cluster(2, dashboard_address=":0", processes=alone) as cluster,
         distributed.Client(cluster) as client,
     ):
         stemstore.convert_on_cluster(client, raw, tmp_path / "a.zarr", **options)

@@ -31,6 +31,7 @@ NAMES = {
     "convert_partition",
     "copy_store",
     "correct",
+    "crate",
     "crystallinity",
     "curl",
     "detector_from_lattice",

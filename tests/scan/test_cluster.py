@@ -34,7 +34,7 @@ def test_workers_have_the_settings():
     """Processes of a local cluster are started with them."""
     distributed = pytest.importorskip("distributed")
     with (
-        local_cluster(1, memory="2GiB", dashboard_address=None) as cluster,
+        local_cluster(1, memory="2GiB", dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "STEMSTORE_WORKERS", "STEMSTORE_MAX_MEMORY")
