@@ -33,7 +33,10 @@ REQUEST = 4 * 2**20
 PAUSES = (0.2, 1.0)
 """Seconds before the second and the third attempt."""
 
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ImportError, ValueError)
+_FINAL = (
+    *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+    *(PermissionError, NotImplementedError, ImportError, ValueError),
+)
 """What another attempt does not change."""
 
 _ranging: set[str] = set()

@@ -253,7 +253,7 @@ class RemoteStorage:
         where = f"{self.root}/{key}" if key else str(self.root)
         text, status = str(error), status_of(error)
         censored = self.address.censor(text)
-        if isinstance(error, FileNotFoundError) or status == HTTPStatus.NOT_FOUND:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == HTTPStatus.NOT_FOUND:
             failure: StemStoreError = absent(where)
         elif isinstance(error, FileExistsError) or (verb == "write" and status in _TAKEN):
             failure = taken(where)

@@ -50,7 +50,10 @@ _CUT = {"ClientPayloadError", "ContentLengthError", "ResponseStreamingError", "I
 _FINAL_NUMBERS = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENAMETOOLONG, errno.EROFS}
 """Numbers of system errors that the file systems use for what a server refuses."""
 
-_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotImplementedError, ImportError)
+_FINAL = (
+    *(FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError),
+    *(PermissionError, NotImplementedError, ImportError),
+)
 
 _PASSING = (OSError, EOFError)
 _PASSING_NAMES = _CUT | {"ClientError", "HTTPClientError", "ResponseParserError", "HttpError", "AzureError"}

@@ -60,6 +60,7 @@ def test_what_may_pass(error):
         caused(OSError(22, "invalid"), ClientError(412)),
         OSError(22, "moved"),
         FileNotFoundError("s3://bucket/key"),
+        NotADirectoryError("folder/scan.npy/zarr.json"),
         PermissionError("no"),
         NotImplementedError("read-only"),
         ValueError("a mistake of ours"),
