@@ -42,7 +42,7 @@ Asked = Literal["crc32c", "sha256", "none"]
 """What the user may ask for; without it CRC-32C of the files on this machine."""
 
 PREFIX = f"{JOURNAL}/digests-"
-THREADS = 4  # together as fast as disks are; the conversion needs the other processors
+THREADS = {"crc32c": 1, "sha256": 4}  # one CRC keeps up with most disks; more of them take turns with the conversion
 BLOCK = 2**20  # bytes read at once; larger ones leave the processor's cache before they are digested
 REMOTE_BLOCK = 2**24  # each is a request or a few
 _ESCAPED = re.compile(r"\\udc[89a-f][0-9a-f]")  # how metadata write bytes of a name that are no text
@@ -131,7 +131,7 @@ class Digests:
         Notes
         -----
         Where the body fails, the threads stop after a block, and the digests that they have are kept. Memory per
-        thread: 1 MiB, or 16 MiB for files on servers; at most four threads.
+        thread: 1 MiB, or 16 MiB for files on servers; one thread for CRC-32C, at most four for SHA-256.
         """
         number, n_jobs = share
         done = self.taken()
@@ -147,7 +147,7 @@ class Digests:
             if text is not None:
                 taken[_known(file)] = text
 
-        with ThreadPoolExecutor(min(THREADS, len(mine)), thread_name_prefix="digest") as executor:
+        with ThreadPoolExecutor(min(THREADS[self.algorithm], len(mine)), thread_name_prefix="digest") as executor:
             pending = [executor.submit(take, file) for file in mine]
             try:
                 yield
