@@ -101,6 +101,25 @@ def test_lazy_scans_pickle(cls, tmp_path):
     np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), truth)
 
 
+@pytest.fixture(scope="module")
+def worker():
+    """Start a worker of dask.distributed in a process of its own."""
+    distributed = pytest.importorskip("distributed", reason="needs dask.distributed (extra cluster)")
+    with (
+        stemstore.local_cluster(1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("cls", CASES)
+def test_workers_of_a_cluster_read(cls, tmp_path, worker):
+    """A worker in another process reads the chunks of a lazy scan from the files themselves."""
+    url, truth, options = written(cls, tmp_path)
+    lazy = opened(url, **options).intensity.data
+    np.testing.assert_array_equal(worker.compute(lazy).result(timeout=60), truth)
+
+
 def test_no_reader_is_left_out():
     """Every built-in reader has an encoder among these tests."""
     ours = {entry.name for entry in entry_points(group="stemstore.readers") if entry.dist.name == "stemstore"}

@@ -31,7 +31,7 @@ def ramp(count, shape=(6, 4)):
 
 
 class TestConformance(ReaderTests):
-    """The shared tests on a scan in three files, opened by its text file, of any frame shape."""
+    """The shared tests on a scan in three files, opened by its text file, of any frame shape; LiberTEM has one."""
 
     reader_cls = Frms6
 

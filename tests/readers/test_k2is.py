@@ -48,7 +48,7 @@ def opened(folder, **options):
 
 
 class TestConformance(ReaderTests):
-    """The shared tests on a scan of 2 x 2, whose shape nobody states, a frame before the flag of the shutter."""
+    """The shared tests on a scan of 2 x 2 without a stated shape, which LiberTEM and py4DSTEM want hard-coded."""
 
     reader_cls = K2is
     content: dict[str, bytes] | None = None

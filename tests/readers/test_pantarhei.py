@@ -145,7 +145,7 @@ class Bomb:
 
 
 def test_old_files_are_never_unpickled(tmp_path):
-    """Without metadata as text the data come with a warning; the pickled ones stay closed."""
+    """Without metadata as text the data come with a warning; the pickled ones of old PantaRhei files stay closed."""
     array = some(2, 3, 4, 5)
     payload = npy(np.array([{"a": 1}], object))
     bomb = payload[: payload.index(b"\n") + 1] + pickle.dumps(Bomb())
