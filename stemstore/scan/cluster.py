@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from stemstore.config import n_workers, parse_size
 from stemstore.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from distributed import LocalCluster
 
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
@@ -77,8 +81,6 @@ def local_cluster(
     -----
     Sharing images among processes needs no more memory than threads do: workers read the store themselves.
     """
-    import dask
-
     try:
         from distributed import LocalCluster
     except ImportError as error:
@@ -88,9 +90,33 @@ def local_cluster(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             msg = f"{name}={value!r}; expected a whole number of at least 1"
             raise InputError(msg, key=name, found=value)
-    variables = worker_environment(threads=threads, memory=memory)
-    key = "distributed.nanny.pre-spawn-environ"
     if memory is not None:
         options["memory_limit"] = parse_size(memory)
-    with dask.config.set({key: {**dask.config.get(key, {}), **variables}}):
+    if options.get("processes", True):
+        ours = worker_environment(threads=threads, memory=memory)
+        options["env"] = {name: text for name, text in ours.items() if name not in ALLOCATOR} | options.get("env", {})
+    with _allocator():
         return LocalCluster(n_workers=workers or max(1, n_workers() // threads), threads_per_worker=threads, **options)
+
+
+@contextlib.contextmanager
+def _allocator() -> Iterator[None]:
+    """Let workers that are started now have our limits of the allocator.
+
+    dask copies what a worker is started with into the environment of its own process and leaves it there, where it
+    outweighs the configuration of the next cluster. So the variables are set here as well, and put back.
+    """
+    import dask
+
+    key, before = "distributed.nanny.pre-spawn-environ", {name: os.environ.get(name) for name in ALLOCATOR}
+    limits = {name: str(value) for name, value in ALLOCATOR.items()}
+    os.environ.update(limits)
+    try:
+        with dask.config.set({key: {**dask.config.get(key, {}), **limits}}):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

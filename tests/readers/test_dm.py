@@ -142,7 +142,7 @@ def test_the_tag_decides_for_scan_axes(tmp_path):
 
 
 def test_an_unknown_order_is_not_guessed(tmp_path):
-    """Four axes without tag and units, an order that DM leaves open, are refused with both readings; an option helps."""
+    """Four axes without tag and units, an order that DM leaves open, are refused with both readings."""
     stored = some((4, 5, 2, 3))
     path = str(write(tmp_path, file_of(image(stored))))
     with pytest.raises(InputError, match=r"fastest='detector' for scan \(4, 5\).*fastest='scan' for scan \(2, 3\)"):

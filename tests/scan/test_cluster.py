@@ -30,13 +30,18 @@ def test_numbers_below_one():
                 local_cluster(**{name: value})
 
 
-def test_workers_have_the_settings():
-    """Processes of a local cluster are started with them."""
+def test_workers_have_the_settings(monkeypatch):
+    """Processes of a local cluster are started with them, whatever an earlier cluster left in the environment."""
     distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    before = dict(os.environ)
     with (
         local_cluster(1, memory="2GiB", dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "STEMSTORE_WORKERS", "STEMSTORE_MAX_MEMORY")
         (found,) = client.run(lambda: {name: os.environ[name] for name in names}).values()
+        here = {name: os.environ.get(name) for name in names}
     assert found == worker_environment(memory="2GiB")
+    assert here == {name: before.get(name) for name in names}
