@@ -167,6 +167,7 @@ class _Walker:
         self.n_tags = self.n_bytes = 0
 
     def take(self, n: int) -> bytes:
+        """Read the next bytes."""
         content = self.file.read(n) if n <= self.size - self.at else b""
         if len(content) < n:
             msg = f"the tags end at byte {self.size}, where {n} bytes from byte {self.at} on were expected"
@@ -175,15 +176,18 @@ class _Walker:
         return content
 
     def numbers(self, code: str) -> tuple[int, ...]:
+        """Read big-endian numbers."""
         layout = f">{code}"
         return struct.unpack(layout, self.take(struct.calcsize(layout)))
 
     def wrong(self, path: tuple[str, ...], text: str) -> CorruptDataError:
+        """Say where the tag tree is damaged."""
         where = ".".join(path) or "the root"
         msg = f"tag tree is damaged before byte {self.at}, in {where}: {text}"
         return CorruptDataError(msg, byte=self.at, key=where)
 
     def group(self, tree: Tree, path: tuple[str, ...], depth: int) -> None:
+        """Read the tags of a group into a tree."""
         if depth > MAX_DEPTH:
             raise self.wrong(path, f"more than {MAX_DEPTH} groups within groups")
         _, _, count = self.numbers("BB" + self.long)
@@ -205,6 +209,7 @@ class _Walker:
                 raise self.wrong(path, f"tag of unknown kind {kind}, expected 0, 20 or 21")
 
     def name(self, length: int, number: int, tree: Tree) -> str:
+        """Read the name of a tag; one without a name is called by its number, one that is there twice by both."""
         content = self.take(length)
         try:
             name = content.decode()
@@ -215,6 +220,7 @@ class _Walker:
         return name if name not in tree else f"{name} ({number})"
 
     def data(self, tree: Tree, name: str, path: tuple[str, ...], follow: int | None) -> None:
+        """Read a value, or note where it lies and go on behind it."""
         start = self.at
         if self.take(4) != _MARK:
             raise self.wrong(path, f"tag {name!r} lacks its mark {_MARK!r}")
@@ -242,6 +248,7 @@ class _Walker:
             tree[name] = decode(words, self.take(nbytes), self.order)
 
     def skip(self, n: int) -> None:
+        """Go on behind a value that is not read."""
         if not 0 <= n <= self.size - self.at:
             msg = f"the file ends at byte {self.size}, inside a value of {n} bytes at byte {self.at}"
             raise TruncatedFileError(msg, byte=self.at, found=self.size, expected=self.at + n)

@@ -145,6 +145,7 @@ class _Description:
         return None, None, dtype
 
     def open(self, files: Sequence[Place]) -> RecordSource:
+        """Count the frames of all files, and describe them."""
         counts, warnings = [], []
         for path in files:
             count, left = whole_records(file_size(path), self.record, self.offset)

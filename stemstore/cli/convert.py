@@ -116,7 +116,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     --resume; one that fails leaves nothing behind.
     """
     source, asked = asked_for(locals())
-    refuse_taken(destination, overwrite=overwrite)
+    refuse_taken(destination, overwrite=overwrite, resume=resume)
     if dry_run:
         _show_plan(plan(source, destination, asked), as_json=as_json)
         return
@@ -208,11 +208,16 @@ def plan(source: Any, destination: str, asked: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def refuse_taken(destination: str, *, overwrite: bool) -> None:
+def refuse_taken(destination: str, *, overwrite: bool, resume: bool = False) -> None:
     """Find out at once, and not after the sampling of frames, that the destination is taken."""
     from stemstore.store.destination import check_free
     from stemstore.store.urls import open_storage
 
+    if resume:
+        from stemstore.conversion.steps import unfinished
+
+        if unfinished(destination):
+            return
     check_free(open_storage(destination), overwrite=overwrite)
 
 

@@ -107,7 +107,7 @@ for verb in VERBS:
 
 
 def _terminate(*_: object) -> None:
-    """End as after Ctrl-C, so that a conversion which a batch system stops leaves nothing behind."""
+    """End as after Ctrl-C, so that a conversion which a batch system stops tidies up, or keeps what it has finished."""
     raise SystemExit(TERMINATED)
 
 

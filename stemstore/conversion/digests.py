@@ -206,11 +206,13 @@ class _Crc32c:
         self.value = 0
 
     def update(self, block: memoryview) -> None:
+        """Go on with more bytes."""
         import google_crc32c
 
         self.value = google_crc32c.extend(self.value, np.frombuffer(block, np.uint8))
 
     def hexdigest(self) -> str:
+        """Give the sum as eight hexadecimal digits."""
         return f"{self.value:08x}"
 
 

@@ -15,6 +15,7 @@ from stemstore.errors import ConversionIncompleteError, DestinationExistsError, 
 from stemstore.progress import NoProgress
 from stemstore.store.destination import parts_of
 from stemstore.store.journal import PLAN
+from stemstore.store.refusal import begun
 from stemstore.store.urls import is_local, open_storage
 from stemstore.store.writer import StoreWriter
 
@@ -51,13 +52,9 @@ def begin_writing(job: Job, destination: str, request: Request | None, overwrite
     DestinationExistsError
         It is taken, or a conversion to it is under way or was interrupted.
     """
-    parts = parts_of(open_storage(destination).root)
-    if parts:
-        msg = (
-            f"a conversion to '{destination}' is under way or was interrupted; go on with resume=True (--resume), or "
-            f"remove '{parts[0]}' (stemstore repair --remove)"
-        )
-        raise DestinationExistsError(msg, url=destination, found=parts)
+    root = open_storage(destination).root
+    if parts_of(root):
+        raise begun(root)
     writer = StoreWriter.init(destination, job.document, job.plan.layout, overwrite=overwrite)
     if request is not None:
         request.write(open_storage(writer.working))

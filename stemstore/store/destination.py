@@ -9,6 +9,7 @@ from stemstore.errors import DestinationExistsError, InputError, NotFoundError, 
 from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.journal import JOURNAL, PLAN, read_plan
 from stemstore.store.metadata import ATTRIBUTE, read_root
+from stemstore.store.refusal import begun
 from stemstore.store.urls import Storage, is_local, local_path
 from stemstore.store.zipped import ZippedStorage, read_only
 
@@ -50,11 +51,7 @@ def check_free(target: Storage, *, overwrite: bool) -> bool:
     if not target.exists():
         return True
     if not is_local(target.root) and target.size(PLAN) is not None and target.size(COMMIT) is None:
-        msg = (
-            f"a conversion to '{target.root}' is under way or was interrupted; go on with resume=True (--resume), "
-            "remove what it wrote (stemstore repair --remove), or choose another name"
-        )
-        raise DestinationExistsError(msg, url=target.root)
+        raise begun(target.root)
     if not overwrite:
         msg = f"'{target.root}' exists; choose another name or pass overwrite=True"
         raise DestinationExistsError(msg, url=target.root)

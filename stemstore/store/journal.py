@@ -25,6 +25,7 @@ from stemstore.errors import (
 from stemstore.selection import flatten
 from stemstore.store.codecs import object_checksum
 from stemstore.store.layout import CountedLayout, Layout, dump_layout, load_layout
+from stemstore.store.refusal import begun
 from stemstore_schemas import ScanDocument, dump_document, load_document
 
 if TYPE_CHECKING:
@@ -144,11 +145,7 @@ def write_plan(storage: Storage, document: ScanDocument, layout: Layout, url: st
     try:
         storage.create(PLAN, [json.dumps(plan).encode()])
     except DestinationExistsError as error:
-        msg = (
-            f"a conversion to '{storage.root}' is under way or was interrupted; go on with resume=True (--resume), "
-            "remove what it wrote (stemstore repair --remove), or choose another name"
-        )
-        raise DestinationExistsError(msg, url=storage.root) from error
+        raise begun(storage.root) from error
 
 
 def check_ours(storage: Storage, uuid: str) -> None:

@@ -207,7 +207,7 @@ def _dims(document: ScanDocument) -> tuple[str, ...]:
 
 def _incomplete(url: str, why: str) -> ConversionIncompleteError:
     msg = (
-        f"the conversion to '{url}' did not finish: {why}; convert again (and remove what is "
-        "left), or open it with allow_incomplete=True to see the frames that exist"
+        f"the conversion to '{url}' did not finish: {why}; go on with convert(…, resume=True) or 'stemstore repair "
+        "--finish', or open it with allow_incomplete=True to see the frames that exist"
     )
     return ConversionIncompleteError(msg, url=url)

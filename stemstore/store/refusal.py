@@ -32,6 +32,15 @@ def refused(error: Exception, where: str | Path, verb: str) -> StorageError:
     return raised
 
 
+def begun(url: str) -> DestinationExistsError:
+    """Describe a place that a conversion has taken and not finished."""
+    msg = (
+        f"a conversion to '{url}' is under way or was interrupted; go on with resume=True (--resume), remove what it "
+        "wrote (stemstore repair --remove), or choose another name"
+    )
+    return DestinationExistsError(msg, url=url)
+
+
 def absent(where: str | Path) -> NotFoundError:
     """Describe an object that is not there."""
     msg = f"'{where}' does not exist; check the path, or restore the store from a copy"

@@ -216,6 +216,7 @@ class _Plan:
 
     @classmethod
     def make(cls, settings: SectorOptions, n_frames: int) -> _Plan:
+        """Deal the sectors of all frames to files and places."""
         lost = settings.lost(n_frames)
         # neighbouring modules of a frame go to different files, as they pass through different receivers
         file = (np.arange(n_frames)[:, None] + np.arange(settings.n_modules)) % settings.files_per_module
@@ -242,6 +243,7 @@ class _Writer:
     handles: list[list[BinaryIO]]
 
     def write_all(self, frames: Iterable[Array], n_frames: int) -> None:
+        """Write all frames."""
         done = 0
         for item in frames:
             block = item[None] if item.ndim == len(DETECTOR) else item

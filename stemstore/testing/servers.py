@@ -237,6 +237,7 @@ class _Conversation:
         self.spoiled: str | int | None = None
 
     async def run(self) -> None:
+        """Hand on requests and answers until the server has closed."""
         answers = asyncio.ensure_future(self._answers())
         asking = asyncio.ensure_future(self._request())
         try:

@@ -75,6 +75,26 @@ def test_interrupted_conversions_go_on(call, scan, monkeypatch):
     np.testing.assert_array_equal(stemstore.open(store).intensity, frames)
 
 
+def test_a_conversion_to_a_server_goes_on(call, scan, monkeypatch):
+    """What was begun in a place that is no folder of this machine is taken up by --resume, and refused without."""
+    import fsspec
+
+    frames, raw, _ = scan
+    store = "memory://test_parts/a.zarr"
+    try:
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, 2, KeyboardInterrupt())
+            assert call("convert", raw, store, *OPTIONS, "--progress", "none").exit_code == 130
+        refused = call("convert", raw, store, *OPTIONS, "--progress", "none")
+        assert refused.exit_code == 4
+        assert "go on with resume=True (--resume)" in refused.stderr
+        result = call("convert", raw, store, *OPTIONS, "--progress", "none", "--resume")
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(stemstore.open(store).intensity, frames)
+    finally:
+        fsspec.filesystem("memory").rm("/test_parts", recursive=True)
+
+
 def test_repair(call, document, scan, monkeypatch, tmp_path):
     """It tells how far a conversion came, finishes it without its options being repeated, or removes it."""
     frames, raw, store = scan

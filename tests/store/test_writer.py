@@ -404,7 +404,7 @@ def test_killed_writer_loses_nothing_unnoticed(tmp_path, begin, data, share, mon
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert not (tmp_path / "scan.zarr").exists()
-    with pytest.raises(ConversionIncompleteError, match="convert again"):
+    with pytest.raises(ConversionIncompleteError, match=r"go on with convert\(…, resume=True\) or .stemstore repair"):
         open_store(writer.url)
     there = writer.finished()
     scan = open_store(writer.url, allow_incomplete=True)
