@@ -110,7 +110,8 @@ def test_a_second_conversion_to_the_same_place_is_refused(tmp_path, raw, monkeyp
         with pytest.raises(KeyboardInterrupt):
             stemstore.convert(raw, tmp_path / "a.zarr", **DENSE)
     for overwrite in (False, True):
-        with pytest.raises(DestinationExistsError, match=r"go on with resume=True \(--resume\), remove what it wrote \(stemstore repair"):
+        match = r"go on with resume=True \(--resume\), remove what it wrote \(stemstore repair"
+        with pytest.raises(DestinationExistsError, match=match):
             stemstore.convert(raw, tmp_path / "a.zarr", overwrite=overwrite, **DENSE)
     stemstore.convert(raw, tmp_path / "a.zarr", resume=True, **DENSE)
 
