@@ -94,5 +94,5 @@ def repair(
     request = Request.read(open_storage(writer.working))
     job = decide(request.origin, request.given)
     check_same(job, writer)
-    document = write_all(job, writer, progress or NoProgress())
+    document = write_all(job, writer, progress or NoProgress(), fresh=False)
     return report_of(job, document, writer.url, 0.0)

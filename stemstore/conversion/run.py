@@ -171,8 +171,9 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     }  # fmt: skip
     job = decide(source, {**given, "workers": workers})
     target, request = os.fspath(destination), Request.of(source, given)
-    writer = (resume_writing(job, target) if resume else None) or begin_writing(job, target, request, overwrite)
-    document = write_all(job, writer, progress or NoProgress())
+    resumed = resume_writing(job, target) if resume else None
+    writer = resumed or begin_writing(job, target, request, overwrite)
+    document = write_all(job, writer, progress or NoProgress(), fresh=resumed is None)
     report = report_of(job, document, target, time.perf_counter() - started)
     for text in job.odd.warned:
         warnings.warn(text, ScanWarning, stacklevel=2)

@@ -118,8 +118,15 @@ def _essence(document: ScanDocument) -> dict[str, Any]:
     return facts
 
 
-def write_all(job: Job, writer: StoreWriter, progress: Progress) -> ScanDocument:
+def write_all(job: Job, writer: StoreWriter, progress: Progress, *, fresh: bool = True) -> ScanDocument:
     """Write the partitions that are missing, and finish the store.
+
+    Parameters
+    ----------
+    job, writer, progress
+        What is converted, where to, and who is told.
+    fresh
+        Whether the conversion was begun in this call; one that others began is never removed.
 
     Returns
     -------
@@ -131,7 +138,7 @@ def write_all(job: Job, writer: StoreWriter, progress: Progress) -> ScanDocument
     Where something took the destination's name meanwhile, the finished store stays beside it.
     """
     done = writer.finished()
-    with keeping(writer, remove=not done):
+    with keeping(writer, remove=fresh):
         write_some(job, writer, [n for n in range(writer.layout.n_partitions) if n not in done], progress)
         return finish(job, writer, progress)
 

@@ -193,6 +193,16 @@ def test_errors_of_the_data_leave_nothing(tmp_path, raw, monkeypatch):
     assert len(list(tmp_path.glob("a.zarr.part-*"))) == 1
 
 
+def test_what_others_have_planned_is_not_removed(tmp_path, raw, monkeypatch):
+    """A plan of which nothing is written yet survives the failure of somebody who goes on with it."""
+    stemstore.plan_conversion(raw, tmp_path / "a.zarr", **DENSE)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 0, InputError("wrong"))
+        with pytest.raises(InputError, match="wrong"):
+            stemstore.convert(raw, tmp_path / "a.zarr", resume=True, **DENSE)
+    assert stemstore.convert_partition(tmp_path / "a.zarr", 0) == [0]
+
+
 KILLED = """
 import sys, json, stemstore
 import stemstore.store.layout as layout
