@@ -33,7 +33,7 @@ from benchmarks.bragg_peers import CLOCKS, peer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stemstore.kernels.disk_plan import DiskPlan
+    from stemstore.kernels.disks.plan import DiskPlan
 
 SHAPE, RADIUS, SPACING = (256, 256), 8.0, 33.5
 LARGE = ((1792, 1920), 40.0, 170.0, 2e6)  # frame, radius, spacing, electrons: a large camera
@@ -72,7 +72,7 @@ def timed(call: Callable[[], Any], clock: str, rounds: int = 3) -> tuple[float, 
 
 def search(frames: Any, plan: DiskPlan) -> list[np.ndarray]:
     """Find the disks of frames on this thread, one after the other."""
-    from stemstore.kernels.disks import COLUMNS, frame_disks
+    from stemstore.kernels.disks.search import COLUMNS, frame_disks
 
     out = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32)
     return [out[: frame_disks(frame, plan, out)].copy() for frame in frames]
@@ -80,7 +80,7 @@ def search(frames: Any, plan: DiskPlan) -> list[np.ndarray]:
 
 def accuracy(n: int, clock: str) -> dict[str, tuple[float, Score]]:
     """All modes at both doses, and with structured disks; the rates and scores of the first dose."""
-    from stemstore.kernels.disk_plan import plan_disks
+    from stemstore.kernels.disks.plan import plan_disks
 
     kept = {}
     for dose, structure in ((DOSES[0], 0.0), (DOSES[1], 0.0), (DOSES[0], 0.5)):
@@ -108,7 +108,7 @@ def accuracy(n: int, clock: str) -> dict[str, tuple[float, Score]]:
 
 def speed(folder: Path, n: int, clock: str) -> None:
     """Time the bare kernel and `find_disks` on a store, on one and two threads; counted frames; a large camera."""
-    from stemstore.kernels.disk_plan import plan_disks
+    from stemstore.kernels.disks.plan import plan_disks
 
     frames = Pattern.lattice(SHAPE, RADIUS, SPACING).frames(DOSES[0], n)
     plan = plan_disks(SHAPE, radius=RADIUS)
@@ -145,8 +145,8 @@ def coded(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def search_counted(block: tuple[np.ndarray, np.ndarray], plan: DiskPlan) -> int:
     """Find the disks of counted frames on this thread."""
-    from stemstore.kernels.disk_events import electron_frames
-    from stemstore.kernels.disks import COLUMNS, frame_disks
+    from stemstore.kernels.disks.events import electron_frames
+    from stemstore.kernels.disks.search import COLUMNS, frame_disks
 
     out, total = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32), 0
     for frame in electron_frames(*block, np.arange(len(block[1]) - 1), plan.frame_shape):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stemstore.kernels.disk_probe import Template, position_limit
+from stemstore.kernels.disks.probe import Template, position_limit
 
 DIFFUSE = 0.1  # of the electrons, evenly spread
 

@@ -31,8 +31,8 @@ NOISE, ROTATION, SLICE = 0.2, 30.0, 1024
 
 def make(scan: tuple[int, int]) -> Any:
     """Make the disks of a scan whose strain and rotation vary by a per cent and half a degree."""
-    from stemstore.ops.disk_calibration import calibrate_disks
-    from stemstore.ops.disk_table import DiskTable, dataset_of_table
+    from stemstore.ops.disks.calibration import calibrate_disks
+    from stemstore.ops.disks.table import DiskTable, dataset_of_table
 
     random = np.random.default_rng(0)
     lattices = (np.eye(2) + random.normal(0, 0.007, (*scan, 2, 2))) @ BASIS
@@ -65,8 +65,8 @@ def loop(disks: Any, positions: int) -> np.ndarray:
 
 def compare(disks: Any, scan: tuple[int, int], interpreter: str, table: Table, ours: float) -> None:
     """Let py4DSTEM do the same disks: speed, and the difference of the maps."""
-    from stemstore.ops.lattice import fit_lattice
-    from stemstore.ops.strain import strain_map
+    from stemstore.ops.lattice.fit import fit_lattice
+    from stemstore.ops.lattice.strain import strain_map
 
     reach = float(np.hypot(*BASIS[:, 0]) / 4)
     columns = {name: disks[name].values for name in ("offset", "qy", "qx", "correlation")}
@@ -98,9 +98,9 @@ def main() -> None:
     parser.add_argument("--py4dstem", metavar="PYTHON", help="interpreter that py4DSTEM is installed for")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    from stemstore.ops.basis import find_basis
-    from stemstore.ops.lattice import fit_lattice
-    from stemstore.ops.strain import strain_map
+    from stemstore.ops.lattice.basis import find_basis
+    from stemstore.ops.lattice.fit import fit_lattice
+    from stemstore.ops.lattice.strain import strain_map
 
     def whole(disks: Any, basis: Any) -> Any:
         return strain_map(fit_lattice(disks, basis))

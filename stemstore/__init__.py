@@ -32,69 +32,69 @@ _FACE = {
     "verify": ("stemstore.conversion.verify", "verify"),
     "inspect": ("stemstore.conversion.inspect", "inspect"),
     "readers": ("stemstore.sources.registry", "readers"),
-    "virtual_image": ("stemstore.ops.virtual", "virtual_image"),
-    "disk": ("stemstore.ops.detectors", "disk"),
-    "annulus": ("stemstore.ops.detectors", "annulus"),
-    "rectangle": ("stemstore.ops.detectors", "rectangle"),
-    "point": ("stemstore.ops.detectors", "point"),
-    "sector": ("stemstore.ops.detectors", "sector"),
-    "segments": ("stemstore.ops.detectors", "segments"),
-    "mean_pattern": ("stemstore.ops.patterns", "mean_pattern"),
-    "max_pattern": ("stemstore.ops.patterns", "max_pattern"),
-    "variance_pattern": ("stemstore.ops.patterns", "variance_pattern"),
-    "bin_scan": ("stemstore.ops.reduce", "bin_scan"),
-    "bin_detector": ("stemstore.ops.binning", "bin_detector"),
-    "thin": ("stemstore.ops.dose", "thin"),
-    "split_halves": ("stemstore.ops.dose", "split_halves"),
-    "recenter": ("stemstore.ops.recenter", "recenter"),
-    "bright_field_stack": ("stemstore.ops.bright_field", "bright_field_stack"),
-    "to_sparse": ("stemstore.ops.sparse_blocks", "to_sparse"),
-    "event_columns": ("stemstore.ops.event_columns", "event_columns"),
-    "polar_profile": ("stemstore.ops.polar", "polar_profile"),
-    "crystallinity": ("stemstore.ops.crystallinity", "crystallinity"),
-    "power_spectrum": ("stemstore.ops.crystallinity", "power_spectrum"),
-    "radial_profile": ("stemstore.ops.radial", "radial_profile"),
-    "radial_variance": ("stemstore.ops.radial", "radial_variance"),
-    "center_of_mass": ("stemstore.ops.com", "center_of_mass"),
+    "virtual_image": ("stemstore.ops.imaging.virtual", "virtual_image"),
+    "disk": ("stemstore.ops.geometry.detectors", "disk"),
+    "annulus": ("stemstore.ops.geometry.detectors", "annulus"),
+    "rectangle": ("stemstore.ops.geometry.detectors", "rectangle"),
+    "point": ("stemstore.ops.geometry.detectors", "point"),
+    "sector": ("stemstore.ops.geometry.detectors", "sector"),
+    "segments": ("stemstore.ops.geometry.detectors", "segments"),
+    "mean_pattern": ("stemstore.ops.imaging.patterns", "mean_pattern"),
+    "max_pattern": ("stemstore.ops.imaging.patterns", "max_pattern"),
+    "variance_pattern": ("stemstore.ops.imaging.patterns", "variance_pattern"),
+    "bin_scan": ("stemstore.ops.imaging.reduce", "bin_scan"),
+    "bin_detector": ("stemstore.ops.imaging.binning", "bin_detector"),
+    "thin": ("stemstore.ops.imaging.dose", "thin"),
+    "split_halves": ("stemstore.ops.imaging.dose", "split_halves"),
+    "recenter": ("stemstore.ops.imaging.recenter", "recenter"),
+    "bright_field_stack": ("stemstore.ops.imaging.bright_field", "bright_field_stack"),
+    "to_sparse": ("stemstore.ops.imaging.sparse_blocks", "to_sparse"),
+    "event_columns": ("stemstore.ops.imaging.event_columns", "event_columns"),
+    "polar_profile": ("stemstore.ops.imaging.polar", "polar_profile"),
+    "crystallinity": ("stemstore.ops.imaging.crystallinity", "crystallinity"),
+    "power_spectrum": ("stemstore.ops.imaging.crystallinity", "power_spectrum"),
+    "radial_profile": ("stemstore.ops.imaging.radial", "radial_profile"),
+    "radial_variance": ("stemstore.ops.imaging.radial", "radial_variance"),
+    "center_of_mass": ("stemstore.ops.phase.com", "center_of_mass"),
     "correct": ("stemstore.ops.corrections", "correct"),
-    "find_hot_pixels": ("stemstore.ops.hot_pixels", "find_hot_pixels"),
-    "fit_descan": ("stemstore.ops.descan", "fit_descan"),
-    "subtract_descan": ("stemstore.ops.descan", "subtract_descan"),
-    "estimate_rotation": ("stemstore.ops.rotation", "estimate_rotation"),
-    "transform_com": ("stemstore.ops.transform", "transform_com"),
-    "find_beam": ("stemstore.ops.beam", "find_beam"),
-    "measure_origin": ("stemstore.ops.origins", "measure_origin"),
-    "fit_origin": ("stemstore.ops.origins", "fit_origin"),
-    "fit_ellipse": ("stemstore.ops.ellipse", "fit_ellipse"),
-    "find_rings": ("stemstore.ops.ring_peaks", "find_rings"),
-    "detector_step_from_rings": ("stemstore.ops.spacings", "detector_step_from_rings"),
-    "detector_step_from_angle": ("stemstore.ops.spacings", "detector_step_from_angle"),
-    "scan_step_from_lattice": ("stemstore.ops.scan_step", "scan_step_from_lattice"),
-    "divergence": ("stemstore.ops.derivatives", "divergence"),
-    "curl": ("stemstore.ops.derivatives", "curl"),
-    "com_colours": ("stemstore.ops.colours", "com_colours"),
-    "dpc": ("stemstore.ops.dpc", "dpc"),
-    "find_disks": ("stemstore.ops.bragg", "find_disks"),
-    "disk_lists": ("stemstore.ops.bragg", "disk_lists"),
-    "preview_disks": ("stemstore.ops.disk_preview", "preview_disks"),
-    "disk_template": ("stemstore.ops.template", "disk_template"),
-    "disks_at": ("stemstore.ops.disk_views", "disks_at"),
-    "select_disks": ("stemstore.ops.disk_views", "select_disks"),
-    "calibrate_disks": ("stemstore.ops.disk_calibration", "calibrate_disks"),
-    "bragg_vector_map": ("stemstore.ops.vector_map", "bragg_vector_map"),
-    "disk_image": ("stemstore.ops.disk_image", "disk_image"),
-    "disk_origin": ("stemstore.ops.disk_origin", "disk_origin"),
-    "find_basis": ("stemstore.ops.basis", "find_basis"),
-    "index_disks": ("stemstore.ops.lattice", "index_disks"),
-    "fit_lattice": ("stemstore.ops.lattice", "fit_lattice"),
-    "strain_map": ("stemstore.ops.strain", "strain_map"),
-    "detector_from_lattice": ("stemstore.ops.lattice_scale", "detector_from_lattice"),
+    "find_hot_pixels": ("stemstore.ops.imaging.hot_pixels", "find_hot_pixels"),
+    "fit_descan": ("stemstore.ops.phase.descan", "fit_descan"),
+    "subtract_descan": ("stemstore.ops.phase.descan", "subtract_descan"),
+    "estimate_rotation": ("stemstore.ops.phase.rotation", "estimate_rotation"),
+    "transform_com": ("stemstore.ops.phase.transform", "transform_com"),
+    "find_beam": ("stemstore.ops.calibration.beam", "find_beam"),
+    "measure_origin": ("stemstore.ops.calibration.origins", "measure_origin"),
+    "fit_origin": ("stemstore.ops.calibration.origins", "fit_origin"),
+    "fit_ellipse": ("stemstore.ops.calibration.ellipse", "fit_ellipse"),
+    "find_rings": ("stemstore.ops.calibration.ring_peaks", "find_rings"),
+    "detector_step_from_rings": ("stemstore.ops.calibration.spacings", "detector_step_from_rings"),
+    "detector_step_from_angle": ("stemstore.ops.calibration.spacings", "detector_step_from_angle"),
+    "scan_step_from_lattice": ("stemstore.ops.calibration.scan_step", "scan_step_from_lattice"),
+    "divergence": ("stemstore.ops.phase.derivatives", "divergence"),
+    "curl": ("stemstore.ops.phase.derivatives", "curl"),
+    "com_colours": ("stemstore.ops.phase.colours", "com_colours"),
+    "dpc": ("stemstore.ops.phase.dpc", "dpc"),
+    "find_disks": ("stemstore.ops.disks.find", "find_disks"),
+    "disk_lists": ("stemstore.ops.disks.find", "disk_lists"),
+    "preview_disks": ("stemstore.ops.disks.preview", "preview_disks"),
+    "disk_template": ("stemstore.ops.disks.template", "disk_template"),
+    "disks_at": ("stemstore.ops.disks.views", "disks_at"),
+    "select_disks": ("stemstore.ops.disks.views", "select_disks"),
+    "calibrate_disks": ("stemstore.ops.disks.calibration", "calibrate_disks"),
+    "bragg_vector_map": ("stemstore.ops.disks.vector_map", "bragg_vector_map"),
+    "disk_image": ("stemstore.ops.disks.image", "disk_image"),
+    "disk_origin": ("stemstore.ops.disks.origin", "disk_origin"),
+    "find_basis": ("stemstore.ops.lattice.basis", "find_basis"),
+    "index_disks": ("stemstore.ops.lattice.fit", "index_disks"),
+    "fit_lattice": ("stemstore.ops.lattice.fit", "fit_lattice"),
+    "strain_map": ("stemstore.ops.lattice.strain", "strain_map"),
+    "detector_from_lattice": ("stemstore.ops.lattice.scale", "detector_from_lattice"),
     "compute": ("stemstore.ops.shared", "compute"),
     "local_cluster": ("stemstore.scan.cluster", "local_cluster"),
     "worker_environment": ("stemstore.scan.cluster", "worker_environment"),
-    "save": ("stemstore.ops.save", "save"),
-    "open_result": ("stemstore.ops.results", "open_result"),
-    "results": ("stemstore.ops.results", "results"),
+    "save": ("stemstore.ops.saved.save", "save"),
+    "open_result": ("stemstore.ops.saved.results", "open_result"),
+    "results": ("stemstore.ops.saved.results", "results"),
     "map_frames": ("stemstore.ops.functions", "map_frames"),
     "explain": ("stemstore.ops.explain", "explain"),
 }
@@ -206,54 +206,54 @@ if TYPE_CHECKING:
     from stemstore.maintenance.edit import edit_store as edit_store
     from stemstore.maintenance.pack import pack_store as pack_store
     from stemstore.maintenance.validate import validate as validate
-    from stemstore.ops.basis import find_basis as find_basis
-    from stemstore.ops.beam import find_beam
-    from stemstore.ops.binning import bin_detector
-    from stemstore.ops.bragg import disk_lists as disk_lists
-    from stemstore.ops.bragg import find_disks
-    from stemstore.ops.bright_field import bright_field_stack
-    from stemstore.ops.colours import com_colours
-    from stemstore.ops.com import center_of_mass
+    from stemstore.ops.calibration.beam import find_beam
+    from stemstore.ops.calibration.ellipse import fit_ellipse
+    from stemstore.ops.calibration.origins import fit_origin, measure_origin
+    from stemstore.ops.calibration.ring_peaks import find_rings
+    from stemstore.ops.calibration.scan_step import scan_step_from_lattice
+    from stemstore.ops.calibration.spacings import detector_step_from_angle, detector_step_from_rings
     from stemstore.ops.corrections import correct
-    from stemstore.ops.crystallinity import crystallinity, power_spectrum
-    from stemstore.ops.derivatives import curl, divergence
-    from stemstore.ops.descan import fit_descan, subtract_descan
-    from stemstore.ops.detectors import annulus, disk, point, rectangle, sector, segments
-    from stemstore.ops.disk_calibration import calibrate_disks as calibrate_disks
-    from stemstore.ops.disk_image import disk_image as disk_image
-    from stemstore.ops.disk_origin import disk_origin as disk_origin
-    from stemstore.ops.disk_preview import preview_disks as preview_disks
-    from stemstore.ops.disk_views import disks_at as disks_at
-    from stemstore.ops.disk_views import select_disks as select_disks
-    from stemstore.ops.dose import split_halves, thin
-    from stemstore.ops.dpc import dpc
-    from stemstore.ops.ellipse import fit_ellipse
-    from stemstore.ops.event_columns import event_columns
+    from stemstore.ops.disks.calibration import calibrate_disks as calibrate_disks
+    from stemstore.ops.disks.find import disk_lists as disk_lists
+    from stemstore.ops.disks.find import find_disks
+    from stemstore.ops.disks.image import disk_image as disk_image
+    from stemstore.ops.disks.origin import disk_origin as disk_origin
+    from stemstore.ops.disks.preview import preview_disks as preview_disks
+    from stemstore.ops.disks.template import disk_template as disk_template
+    from stemstore.ops.disks.vector_map import bragg_vector_map as bragg_vector_map
+    from stemstore.ops.disks.views import disks_at as disks_at
+    from stemstore.ops.disks.views import select_disks as select_disks
     from stemstore.ops.explain import explain
     from stemstore.ops.functions import map_frames
-    from stemstore.ops.hot_pixels import find_hot_pixels
-    from stemstore.ops.lattice import fit_lattice as fit_lattice
-    from stemstore.ops.lattice import index_disks as index_disks
-    from stemstore.ops.lattice_scale import detector_from_lattice as detector_from_lattice
-    from stemstore.ops.origins import fit_origin, measure_origin
-    from stemstore.ops.patterns import max_pattern, mean_pattern, variance_pattern
-    from stemstore.ops.polar import polar_profile
-    from stemstore.ops.radial import radial_profile, radial_variance
-    from stemstore.ops.recenter import recenter
-    from stemstore.ops.reduce import bin_scan
-    from stemstore.ops.results import open_result, results
-    from stemstore.ops.ring_peaks import find_rings
-    from stemstore.ops.rotation import estimate_rotation
-    from stemstore.ops.save import save
-    from stemstore.ops.scan_step import scan_step_from_lattice
+    from stemstore.ops.geometry.detectors import annulus, disk, point, rectangle, sector, segments
+    from stemstore.ops.imaging.binning import bin_detector
+    from stemstore.ops.imaging.bright_field import bright_field_stack
+    from stemstore.ops.imaging.crystallinity import crystallinity, power_spectrum
+    from stemstore.ops.imaging.dose import split_halves, thin
+    from stemstore.ops.imaging.event_columns import event_columns
+    from stemstore.ops.imaging.hot_pixels import find_hot_pixels
+    from stemstore.ops.imaging.patterns import max_pattern, mean_pattern, variance_pattern
+    from stemstore.ops.imaging.polar import polar_profile
+    from stemstore.ops.imaging.radial import radial_profile, radial_variance
+    from stemstore.ops.imaging.recenter import recenter
+    from stemstore.ops.imaging.reduce import bin_scan
+    from stemstore.ops.imaging.sparse_blocks import to_sparse
+    from stemstore.ops.imaging.virtual import virtual_image
+    from stemstore.ops.lattice.basis import find_basis as find_basis
+    from stemstore.ops.lattice.fit import fit_lattice as fit_lattice
+    from stemstore.ops.lattice.fit import index_disks as index_disks
+    from stemstore.ops.lattice.scale import detector_from_lattice as detector_from_lattice
+    from stemstore.ops.lattice.strain import strain_map as strain_map
+    from stemstore.ops.phase.colours import com_colours
+    from stemstore.ops.phase.com import center_of_mass
+    from stemstore.ops.phase.derivatives import curl, divergence
+    from stemstore.ops.phase.descan import fit_descan, subtract_descan
+    from stemstore.ops.phase.dpc import dpc
+    from stemstore.ops.phase.rotation import estimate_rotation
+    from stemstore.ops.phase.transform import transform_com
+    from stemstore.ops.saved.results import open_result, results
+    from stemstore.ops.saved.save import save
     from stemstore.ops.shared import compute
-    from stemstore.ops.spacings import detector_step_from_angle, detector_step_from_rings
-    from stemstore.ops.sparse_blocks import to_sparse
-    from stemstore.ops.strain import strain_map as strain_map
-    from stemstore.ops.template import disk_template as disk_template
-    from stemstore.ops.transform import transform_com
-    from stemstore.ops.vector_map import bragg_vector_map as bragg_vector_map
-    from stemstore.ops.virtual import virtual_image
     from stemstore.scan.calibrate import calibrate
     from stemstore.scan.cluster import local_cluster as local_cluster
     from stemstore.scan.cluster import worker_environment as worker_environment

@@ -60,7 +60,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
         parse_size(max_memory)
     import dask
 
-    from stemstore.ops.bragg import find_disks
+    from stemstore.ops.disks.find import find_disks
     from stemstore.scan.open import open_scan
 
     chosen = {} if workers is None else {"num_workers": workers}
@@ -94,7 +94,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
 
 def _settings(texts: list[str]) -> dict[str, Any]:
     """Read settings of the detection; those with an option of their own are none of them."""
-    from stemstore.kernels.disk_plan import DiskOptions
+    from stemstore.kernels.disks.plan import DiskOptions
 
     found = options.parse_assignments(texts)
     known = DiskOptions.__optional_keys__
@@ -109,7 +109,7 @@ def _template(path: str) -> Any:
     """Make a template of an image of the probe, or of a scan of vacuum."""
     import numpy as np
 
-    from stemstore.ops.template import disk_template
+    from stemstore.ops.disks.template import disk_template
 
     if not path.endswith(".npy"):
         from stemstore.scan.open import open_scan
@@ -143,7 +143,7 @@ def _budget(size: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Tell warnings of the detection on stderr, in the tone of errors."""
-    from stemstore.ops.disk_verdict import DiskWarning
+    from stemstore.ops.disks.verdict import DiskWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DiskWarning)

@@ -12,7 +12,7 @@ from stemstore.cli.output import notify, print_facts, print_json, print_line, pr
 from stemstore.config import format_size
 
 if TYPE_CHECKING:
-    from stemstore.ops.results import SavedResult
+    from stemstore.ops.saved.results import SavedResult
     from stemstore.store.open import StoredScan
 
 EXAMPLE = "stemstore info scan_42.zarr --history"
@@ -29,7 +29,7 @@ def run(
 
     Axes, calibration, frames, size and saved results; a store that is not finished can be looked at as well.
     """
-    from stemstore.ops.results import results
+    from stemstore.ops.saved.results import results
     from stemstore.store.open import open_store
 
     scan = open_store(store, allow_incomplete=True)

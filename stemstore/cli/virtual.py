@@ -68,7 +68,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     )
     shape = _detector(disk, annulus, rectangle, center, unit)
     from stemstore.cli.image import check_target, write_image
-    from stemstore.ops.virtual import virtual_image
+    from stemstore.ops.imaging.virtual import virtual_image
     from stemstore.scan.open import open_scan
 
     if output is not None:
@@ -121,7 +121,7 @@ def _detector(
         msg = "--rectangle is placed by its ranges and takes no --center; leave one out"
         raise InputError(msg, key="--center")
     middle: Any = None if center is None else options.parse_numbers(center, "--center", 2)
-    from stemstore.ops import detectors
+    from stemstore.ops.geometry import detectors
 
     if rectangle is not None:
         return detectors.rectangle(rectangle[:2], rectangle[2:], unit=unit)

@@ -10,7 +10,7 @@ import numpy as np
 
 import stemstore
 from stemstore.errors import ScanWarning
-from stemstore.ops.disk_table import table_of
+from stemstore.ops.disks.table import table_of
 from stemstore.testing import disk_limit
 from stemstore.testing.scoring import matched_events
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import OptionalDependencyError
-from stemstore.ops.colours import vector_colours
+from stemstore.ops.phase.colours import vector_colours
 
 if TYPE_CHECKING:
     from pathlib import Path

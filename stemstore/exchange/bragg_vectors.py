@@ -26,9 +26,9 @@ from stemstore.exchange.bragg_vector_nodes import (
 from stemstore.exchange.emd_nodes import PROGRAM, add_metadata, add_node, read_metadata, write_header
 from stemstore.exchange.place import appearing, check_free, local_destination
 from stemstore.exchange.py4dstem_calibration import calibration_items, image_of_items
-from stemstore.ops.disk_calibration import VECTORS
-from stemstore.ops.disk_plane import labels_of, scan_of
-from stemstore.ops.disk_table import COLUMNS, PEAK, DiskTable, dataset_of_table, table_of
+from stemstore.ops.disks.calibration import VECTORS
+from stemstore.ops.disks.plane import labels_of, scan_of
+from stemstore.ops.disks.table import COLUMNS, PEAK, DiskTable, dataset_of_table, table_of
 from stemstore.ops.labels import INHERITED, parameters_text
 from stemstore.sources.hdf5 import attribute, open_hdf5, text
 from stemstore.store.refusal import refused

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import InputError
-from stemstore.ops.disk_plane import detector_unit, visible
-from stemstore.ops.plane import DIMS
+from stemstore.ops.disks.plane import detector_unit, visible
+from stemstore.ops.geometry.plane import DIMS
 from stemstore.scan.calibrate import calibrate
 from stemstore.scan.coordinates import optic_axis, pixel_axis, pixel_step, scan_coordinates, to_pixel
 from stemstore.scan.origins import displacements, own_origin

@@ -46,7 +46,7 @@ def measure_background(
     Parameters
     ----------
     binned : shape (rows or more, columns or more), counts above `offset` per bin
-        From `stemstore.kernels.disk_frame.shrink`.
+        From `stemstore.kernels.disks.frame.shrink`.
     bins : shape (rows, columns), float32
         Visible share of every bin; those below 1 are left out.
     size : px

@@ -1,6 +1,6 @@
 """A disk on an image: found, and its round edge fitted, with noise, hot pixels and cut disks in mind.
 
-Plain arrays; `stemstore.ops.beam` names their axes and units.
+Plain arrays; `stemstore.ops.calibration.beam` names their axes and units.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from stemstore.kernels.background import noise_limit
-from stemstore.kernels.disk_surroundings import Rules, surroundings
+from stemstore.kernels.disks.surroundings import Rules, surroundings
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, FloatArray, Int64Array

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from stemstore.ops.results import PARENT, describe_result
+from stemstore.ops.saved.results import PARENT, describe_result
 from stemstore.store.attached import list_groups
 from stemstore.store.commit import read_commit
 from stemstore.store.open import open_store

@@ -239,7 +239,7 @@ def _calibration(scan: StoredScan) -> Iterator[Finding]:
 
 
 def _results(scan: StoredScan) -> Iterator[Finding]:
-    from stemstore.ops.results import PARENT, results
+    from stemstore.ops.saved.results import PARENT, results
 
     for name, saved in results(scan.head.url).items():
         if saved.problem is not None:

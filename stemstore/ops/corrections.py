@@ -11,7 +11,7 @@ import numpy as np
 
 from stemstore.errors import InputError
 from stemstore.kernels.corrections import CorrectedKernel, Corrections, Repair
-from stemstore.ops.detectors import as_detector
+from stemstore.ops.geometry.detectors import as_detector
 from stemstore.ops.labels import intensity_of, parameters_text, values_of, without_missing
 from stemstore.scan.references import CARRIED, NAMES
 

@@ -51,7 +51,7 @@ def lattice_disks(
         As from `find_disks`; the intensity is 1000 exp(-(r / 30 px)^2) for a lattice vector of length r, and the
         correlation a tenth of it.
     """
-    from stemstore.ops.disk_table import DiskTable, dataset_of_table
+    from stemstore.ops.disks.table import DiskTable, dataset_of_table
 
     random = np.random.default_rng(0)
     g = np.asarray(lattice, np.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import stemstore
-from stemstore.ops.disk_table import table_of
+from stemstore.ops.disks.table import table_of
 
 
 @pytest.fixture(scope="module")

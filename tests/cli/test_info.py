@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import stemstore
-from stemstore.ops.save import save
+from stemstore.ops.saved.save import save
 from stemstore.store.writer import StoreWriter
 
 

@@ -15,10 +15,10 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.exchange.bragg_vectors import export_disks, open_disks
-from stemstore.ops.disk_calibration import calibrate_disks
-from stemstore.ops.disk_table import table_of
-from stemstore.ops.disk_views import disks_at, select_disks
-from stemstore.ops.vector_map import bragg_vector_map
+from stemstore.ops.disks.calibration import calibrate_disks
+from stemstore.ops.disks.table import table_of
+from stemstore.ops.disks.vector_map import bragg_vector_map
+from stemstore.ops.disks.views import disks_at, select_disks
 from stemstore.scan.calibrate import calibrate
 from stemstore.testing.arrays import ArrayFrames
 from stemstore.testing.disks import lattice_disks

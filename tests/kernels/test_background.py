@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stemstore.kernels import background, disk_frame
-from stemstore.kernels.disk_probe import disk
+from stemstore.kernels import background
+from stemstore.kernels.disks import frame as pixels
+from stemstore.kernels.disks.probe import disk
 
 SHAPE = (128, 128)
 
@@ -21,10 +22,10 @@ def measure(
     bad = np.zeros(frame.shape, np.bool_) if bad is None else bad
     image, bins = np.zeros(frame.shape, np.float32), np.zeros((-(-frame.shape[0] // size), -(-frame.shape[1] // size)))
     shares = bins.astype(np.float32)
-    disk_frame.shrink((~bad).astype(np.float32), 0, size, frame.shape, shares)
-    disk_frame.load(disk_frame.loadable(frame), bad, options.get("offset", 0.0), image, 0)
+    pixels.shrink((~bad).astype(np.float32), 0, size, frame.shape, shares)
+    pixels.load(pixels.loadable(frame), bad, options.get("offset", 0.0), image, 0)
     binned = bins.astype(np.float32)
-    disk_frame.shrink(image, 0, size, frame.shape, binned)
+    pixels.shrink(image, 0, size, frame.shape, binned)
     return background.measure_background(binned, shares / np.float32(size**2), size, 8, **options), binned
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stemstore.kernels import peaks
-from stemstore.kernels.disk_surroundings import Rules
+from stemstore.kernels.disks.surroundings import Rules
 
 MAPS = hnp.arrays(np.float32, st.tuples(st.integers(3, 12), st.integers(3, 12)), elements=st.integers(0, 4))
 POINTS = hnp.arrays(np.float64, st.tuples(st.integers(0, 15), st.just(2)), elements=st.integers(0, 20))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stemstore.ops.disk_table import DiskTable, dataset_of_table
+from stemstore.ops.disks.table import DiskTable, dataset_of_table
 
 DETECTOR, CENTRE = (256, 256), (120.0, 133.0)
 

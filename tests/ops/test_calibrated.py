@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import stemstore
 from stemstore.errors import InputError
-from stemstore.ops.regions import one_turn
+from stemstore.ops.geometry.regions import one_turn
 from stemstore.scan.calibrate import calibrate
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import build
@@ -391,10 +391,10 @@ def test_groups_of_positions_have_the_mean_of_their_origins(walking):
 
 def test_what_is_measured_can_be_stated_and_used():
     """Beam, origin, step and ellipse as the measuring functions give them: a walking, bent disk stands still, round."""
-    from stemstore.ops.beam import find_beam
-    from stemstore.ops.ellipse import fit_ellipse
-    from stemstore.ops.origins import fit_origin, measure_origin
-    from stemstore.ops.spacings import detector_step_from_angle
+    from stemstore.ops.calibration.beam import find_beam
+    from stemstore.ops.calibration.ellipse import fit_ellipse
+    from stemstore.ops.calibration.origins import fit_origin, measure_origin
+    from stemstore.ops.calibration.spacings import detector_step_from_angle
 
     y, x = np.mgrid[:5, :6]
     places = np.stack([31.2 + 0.8 * y - 0.5 * x, 33.1 - 0.4 * y + 0.6 * x])

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stemstore
-from stemstore.ops.bright_field import bright_field_stack
-from stemstore.ops.dose import split_halves, thin
-from stemstore.ops.recenter import recenter
-from stemstore.ops.sparse_blocks import to_sparse
+from stemstore.ops.imaging.bright_field import bright_field_stack
+from stemstore.ops.imaging.dose import split_halves, thin
+from stemstore.ops.imaging.recenter import recenter
+from stemstore.ops.imaging.sparse_blocks import to_sparse
 from stemstore.scan.altered import bottom
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.lazy import selection_of

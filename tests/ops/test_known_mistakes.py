@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 import stemstore
-from stemstore.ops.lattice import fit_lattice
-from stemstore.ops.strain import strain_map
+from stemstore.ops.lattice.fit import fit_lattice
+from stemstore.ops.lattice.strain import strain_map
 
 STEP = 0.02  # 1/angstrom per pixel
 CENTRE = (121.3, 132.8)

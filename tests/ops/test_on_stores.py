@@ -14,10 +14,10 @@ from stemstore.conversion.job import Job, describe
 from stemstore.conversion.plan import CountedPlan, DensePlan
 from stemstore.conversion.steps import begin_writing, write_all
 from stemstore.conversion.summary import BrightField
-from stemstore.ops.bright_field import bright_field_stack
-from stemstore.ops.dose import thin
-from stemstore.ops.recenter import recenter
-from stemstore.ops.sparse_blocks import to_sparse
+from stemstore.ops.imaging.bright_field import bright_field_stack
+from stemstore.ops.imaging.dose import thin
+from stemstore.ops.imaging.recenter import recenter
+from stemstore.ops.imaging.sparse_blocks import to_sparse
 from stemstore.progress import NoProgress
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.lazy import selection_of

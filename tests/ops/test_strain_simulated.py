@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from stemstore.ops.basis import find_basis
-from stemstore.ops.bragg import find_disks
-from stemstore.ops.lattice import fit_lattice
-from stemstore.ops.strain import strain_map
+from stemstore.ops.disks.find import find_disks
+from stemstore.ops.lattice.basis import find_basis
+from stemstore.ops.lattice.fit import fit_lattice
+from stemstore.ops.lattice.strain import strain_map
 
 STEP, STRAIN, CELL = 48.0, 0.02, 96.0  # angstrom: place of the step, strain below it, width of the periodic cell
 ABOVE, BELOW = slice(0, 8), slice(16, 24)  # rows away from the step

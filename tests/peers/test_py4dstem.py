@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from stemstore.exchange.bragg_vectors import export_disks, open_disks
-from stemstore.ops.detectors import annulus
-from stemstore.ops.disk_calibration import calibrate_disks
-from stemstore.ops.disk_image import disk_image
-from stemstore.ops.disk_origin import disk_origin
-from stemstore.ops.vector_map import bragg_vector_map
+from stemstore.ops.disks.calibration import calibrate_disks
+from stemstore.ops.disks.image import disk_image
+from stemstore.ops.disks.origin import disk_origin
+from stemstore.ops.disks.vector_map import bragg_vector_map
+from stemstore.ops.geometry.detectors import annulus
 from stemstore.scan.calibrate import calibrate
 from stemstore.testing.arrays import ArrayFrames
 from stemstore.testing.disks import lattice_disks

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stemstore.ops.lattice import fit_lattice
-from stemstore.ops.strain import strain_map
+from stemstore.ops.lattice.fit import fit_lattice
+from stemstore.ops.lattice.strain import strain_map
 from stemstore.testing.disks import lattice_disks
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]  # the first one installs the program

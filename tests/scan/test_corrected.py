@@ -9,7 +9,7 @@ import pytest
 
 import stemstore
 from stemstore.errors import InputError
-from stemstore.ops.history import history_entries
+from stemstore.ops.saved.history import history_entries
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.corrected import Asked, CorrectedFrames
 from stemstore.scan.lazy import ScanArray

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stemstore
-from stemstore.ops.disk_table import table_of
+from stemstore.ops.disks.table import table_of
 from stemstore.scan.lazy import selection_of
 from stemstore.testing.arrays import ArrayFrames
 

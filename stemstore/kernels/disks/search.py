@@ -1,0 +1,173 @@
+"""The disks of one frame: from pixels to a list of positions and intensities.
+
+Order of the steps: background and noise; maxima of the detection map away from the border; visible share; absolute
+threshold (from the noise, with the local background); relative threshold; spacing; number. Then every remaining peak is
+refined, half of the spacing is checked again, because two candidates may meet, and hot pixels are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stemstore.kernels import background, correlation, peaks
+from stemstore.kernels.disks import frame as pixels
+from stemstore.kernels.disks import likelihood
+from stemstore.kernels.disks.newton import newton
+from stemstore.kernels.disks.sums import disk_sums, precision, write_rows
+from stemstore.kernels.disks.surroundings import MAD, Rules
+
+if TYPE_CHECKING:
+    from stemstore._types import Array, FloatArray, Int64Array
+    from stemstore.kernels.background import Background
+    from stemstore.kernels.disks.plan import DiskPlan
+
+COLUMNS = ("ky", "kx", "intensity", "correlation", "sigma_q")
+"""Meaning of the last axis of a disk list: row and column in px, counts, counts per pixel, px."""
+
+FILTERS = (*peaks.STEPS, "min_spacing after refinement", "hot pixel")
+"""What the numbers of `filter_counts` are left after, in this order."""
+
+HOT_SHARE = 0.5  # one pixel holding more of the net counts than this is a hot pixel, not a disk
+ROUNDING = 1e-6  # rounding of a float32 transform pair, relative to the norms of frame and kernel
+
+
+def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = False) -> int:
+    """Find the disks of one frame.
+
+    Parameters
+    ----------
+    frame : shape plan.frame_shape, counts
+        Any integer or float dtype; a pixel that is not finite is replaced by the mean of its neighbours.
+    plan
+        From `stemstore.kernels.disks.plan.plan_disks`.
+    out : shape (max_peaks, len(COLUMNS)), float32
+        Filled with the columns of the disks, see `COLUMNS`, largest correlation first, then NaN.
+    counted
+        Whether a frame of floating-point type holds whole electrons.
+
+    Returns
+    -------
+    n_disks
+
+    Notes
+    -----
+    Intensity: see `stemstore.kernels.disks.sums.disk_sums`. sigma_q: the standard deviation per axis that a disk of its
+    counts on its background can be located with, see `stemstore.kernels.disks.sums.precision`; the mode
+    ``"likelihood"`` comes close to it.
+    """
+    return _find(frame, plan, out, counted=counted)[-1]
+
+
+def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dict[str, int]:
+    """Count the peaks of one frame that are left after each step.
+
+    Parameters
+    ----------
+    frame, plan, counted
+        As of `frame_disks`.
+
+    Returns
+    -------
+    counts
+        By the names of `FILTERS`, in this order: ``"maxima"`` are those of the detection map that come near the
+        absolute threshold on the level of the frame and keep `edge_boundary`, the last one is the number of disks.
+    """
+    out = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32)
+    return dict(zip(FILTERS, _find(frame, plan, out, counted=counted), strict=True))
+
+
+def _find(frame: Array, plan: DiskPlan, out: Array, *, counted: bool) -> list[int]:
+    """Write the table of the disks; give the numbers of peaks left after each of `FILTERS`."""
+    options, shown = plan.parameters, plan.visibility
+    frame = pixels.loadable(frame)
+    offset = pixels.offset_of(frame, counted=counted)
+    counted = counted or frame.dtype.kind in "ui"
+    image, binned = correlation.workspace(plan.frame_shape, shown.margin, plan.fft_shape)
+    if pixels.load(frame, plan.bad, offset, image, shown.margin):
+        pixels.fill(frame, plan.bad, image, shown.margin)
+    pixels.shrink(image, shown.margin, options.binning, plan.frame_shape, binned)
+    tile = max(4, round(options.radius))
+    noise = background.measure_background(binned, shown.bins, options.binning, tile, offset=offset, counted=counted)
+    norm = pixels.subtract(binned, shown.bins, (noise.level - offset) * options.binning**2)
+    spectrum = correlation.transform(binned)
+    score = _detection_map(spectrum, plan)
+    floor = ROUNDING * norm * math.sqrt(plan.square) / options.binning
+    found = peaks.candidates(score, binned, shown.bins, shown.share, _rules(score, plan, noise, floor))
+    centres = _refined(image, spectrum, plan, found, (noise.level, offset))
+    keep = peaks.space_out(centres, options.min_spacing / 2)
+    centres, values = centres[keep], found[1][keep]
+    sums = disk_sums(image, shown.good, shown.margin, centres, options.radius, options.edge_width)
+    sigma = precision(sums, offset, noise.quantum, options.radius, options.edge_width)
+    n_disks = write_rows(centres, values, sums, sigma, HOT_SHARE, out)
+    return [*found[3].tolist(), len(values), n_disks]
+
+
+def _detection_map(spectrum: Array, plan: DiskPlan) -> Array:
+    """Correlate with the detection kernel; with its parts where their visible shares differ from place to place."""
+    power = plan.parameters.power
+    maps = [correlation.correlate(spectrum, kernel, plan.fft_shape, power) for kernel in plan.kernels]
+    gains = plan.visibility.gains
+    if gains is None:
+        return maps[0]
+    rows, columns = gains.shape[1:]
+    score: Array = maps[0][:rows, :columns] * gains[0] - maps[1][:rows, :columns] * gains[1]
+    return score
+
+
+def _refined(
+    image: Array,
+    spectrum: Array,
+    plan: DiskPlan,
+    found: tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray], Int64Array],
+    floors: tuple[float, float],
+) -> FloatArray:
+    """Give sub-pixel positions of candidates, the way that was chosen; `floors` are level of the frame and offset."""
+    positions, values, (excess, slopes), _ = found
+    if plan.bank is not None:
+        visible = plan.visibility.good, plan.visibility.partial
+        heights, below = values / plan.response, floors[0] + np.maximum(excess, 0.0)
+        if plan.parameters.power != 1:  # the map has no unit
+            radius, width = plan.parameters.radius, plan.parameters.edge_width
+            sums = disk_sums(image, plan.visibility.good, plan.visibility.margin, positions, radius, width)
+            heights = sums.counts / (math.pi * radius**2)
+        return likelihood.refine(image, visible, positions, heights, (below, slopes), floors[1], plan.bank)
+    if plan.parameters.subpixel == "none":
+        return np.round(positions)
+    if plan.sharp is not None:
+        product = correlation.weighted(spectrum, plan.sharp, plan.parameters.power)
+        return newton(product, plan.fft_shape, positions)
+    return positions
+
+
+def _rules(score: Array, plan: DiskPlan, noise: Background, floor: float) -> Rules:
+    """Put together what a maximum of this frame must be; `floor` is the rounding of its map."""
+    options = plan.parameters
+    least, local = floor, options.min_abs is None and options.power == 1
+    if options.min_abs is not None:
+        least = max(options.min_abs, floor)
+    elif options.power != 1:  # the map has no unit: its own spread is the noise
+        least = max(floor, options.significance * MAD * float(np.median(np.abs(score))))
+    return Rules(
+        rows=plan.frame_shape[0],
+        columns=plan.frame_shape[1],
+        binning=options.binning,
+        radius=options.radius,
+        border=options.edge_boundary,
+        spacing=options.min_spacing,
+        min_visible=options.min_visible,
+        min_rel=options.min_rel,
+        relative_to=options.relative_to,
+        max_peaks=options.max_peaks,
+        significance=options.significance,
+        least=least,
+        scaled=plan.visibility.gains is not None,
+        local=local,
+        level=noise.level,
+        variance=noise.variance,
+        quantum=noise.quantum,
+        square=plan.square,
+        peak=plan.peak,
+    )

@@ -1,0 +1,1 @@
+"""Measuring a calibration: optic axis, ellipse, lengths and angles."""

@@ -1,0 +1,1 @@
+"""Bragg disks: templates, detection, lists and what is computed from them."""

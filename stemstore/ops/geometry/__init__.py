@@ -1,0 +1,1 @@
+"""Geometry of the detector plane: units, shapes, virtual detectors, the optic axis."""

@@ -1,0 +1,1 @@
+"""Lattices of Bragg disks: basis, indexing, fits, strain."""

@@ -1,0 +1,1 @@
+"""Results in a store: saving, listing and opening them, with their history."""
