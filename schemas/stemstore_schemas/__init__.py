@@ -21,6 +21,7 @@ from stemstore_schemas.document import (
     load_commit,
     load_document,
     load_result,
+    load_series,
 )
 from stemstore_schemas.electron import energy_from_voltage, wavelength
 from stemstore_schemas.mapping import MAPPINGS, FieldMapping, ForeignField, foreign_fields
@@ -28,6 +29,7 @@ from stemstore_schemas.provenance import HistoryEntry, SourceFile
 from stemstore_schemas.quantity import Quantity
 from stemstore_schemas.record import ValueSource
 from stemstore_schemas.result import ResultDocument
+from stemstore_schemas.series import SeriesDocument, SeriesScan
 from stemstore_schemas.units import (
     UNITS,
     Unit,
@@ -66,6 +68,8 @@ __all__ = [
     "ScanDocument",
     "SchemaVersionError",
     "Sector",
+    "SeriesDocument",
+    "SeriesScan",
     "SourceFile",
     "SourceMetadata",
     "Unit",
@@ -79,6 +83,7 @@ __all__ = [
     "load_commit",
     "load_document",
     "load_result",
+    "load_series",
     "parse_quantity",
     "parse_scaled_unit",
     "parse_unit",

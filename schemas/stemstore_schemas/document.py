@@ -14,6 +14,7 @@ from stemstore_schemas.detector import Detector
 from stemstore_schemas.provenance import HistoryEntry, SourceFile
 from stemstore_schemas.record import FreeDocument, Instant, Integer, Record, Uuid
 from stemstore_schemas.result import ResultDocument
+from stemstore_schemas.series import SeriesDocument
 
 
 class DocumentError(ValueError):
@@ -116,6 +117,7 @@ DOCUMENTS: dict[str, dict[int, type[Record]]] = {
     "stemstore.commit": {1: CommitDocument},
     "stemstore.result": {1: ResultDocument},
     "stemstore.calibration": {1: CalibrationDocument},
+    "stemstore.series": {1: SeriesDocument},
 }
 """Every persisted kind with its versions, newest last."""
 
@@ -148,6 +150,11 @@ def load_calibration(document: Mapping[str, Any]) -> CalibrationDocument:
 def load_result(document: Mapping[str, Any]) -> ResultDocument:
     """Check the document of a saved result; errors as for `load_document`."""
     return _load(document, "stemstore.result", ResultDocument)
+
+
+def load_series(document: Mapping[str, Any]) -> SeriesDocument:
+    """Check the document of a group of scans; errors as for `load_document`."""
+    return _load(document, "stemstore.series", SeriesDocument)
 
 
 def dump_document(document: Record) -> dict[str, Any]:

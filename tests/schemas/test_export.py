@@ -36,6 +36,7 @@ def test_there_is_one_document_a_persisted_kind():
         "stemstore.commit-v1.json",
         "stemstore.result-v1.json",
         "stemstore.scan-v1.json",
+        "stemstore.series-v1.json",
     ]
 
 
