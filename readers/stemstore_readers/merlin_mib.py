@@ -28,6 +28,7 @@ from stemstore.errors import InputError
 from stemstore.kernels import merlin_raw
 from stemstore.sources.contract import MISSING, VALID
 from stemstore.sources.files import describe, expand, identity
+from stemstore.sources.frame_extents import FrameExtents, Run, extents_of_runs, not_as_they_are, positions
 from stemstore.sources.geometry import (
     ValidityArray,
     check_range,
@@ -229,6 +230,24 @@ class MerlinSource:
                 self._read_file(path, offsets, part)
         frames[~there] = 0
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the frames of flat scan positions ``start <= i < stop`` lie in the files.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        InputError
+            The frames are RAW.
+        """
+        if self.layout.raw_depth is not None:
+            raise not_as_they_are(self.files, f"are RAW, as read out with {self.layout.raw_depth} bit per pixel")
+        wanted = positions(start, stop, math.prod(self.scan_shape)) + self.sync_offset
+        stride, header = self.layout.record_bytes, self.layout.header_bytes
+        files = zip(self.files, self.first, self.counts, strict=True)
+        runs = (Run(path, first, count, header, stride) for path, first, count in files)
+        return extents_of_runs(wanted, runs, self.frame_shape, self.layout.file_dtype)
 
     def _read_file(self, path: str, offsets: Int64Array, frames: Array) -> None:
         """Read frames that follow each other in one file."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.sources.contract import MISSING, PARTIAL, VALID
+from stemstore.sources.frame_extents import FrameExtents
 from stemstore.sources.geometry import ValidityArray, check_range
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes
 
@@ -84,6 +85,19 @@ class SectorSource:
         if sys.byteorder == "big":
             swap_bytes(frames)
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the sectors of flat scan positions ``start <= i < stop`` lie in the files.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        """
+        check_range(start, stop, len(self.file_of))
+        number, offset = self.file_of[start:stop].astype(np.int64), self.offset_of[start:stop]
+        tile = (self.layout.sector[0], self.layout.sector[1])
+        return FrameExtents(self.files, number, offset, tile, PIXEL.newbyteorder("<"))
 
     def _assemble(self, start: int, frames: Array, fill: Fill) -> None:
         stop = start + len(frames)

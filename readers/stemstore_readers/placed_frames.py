@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore.sources.frame_extents import NOWHERE, FrameExtents, not_as_they_are
 from stemstore.sources.geometry import check_range
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes
 
@@ -116,3 +117,23 @@ class PlacedSource:
             missing = np.flatnonzero(band.offsets[start:stop] < 0)
             frames[missing, last - band.n_rows : last] = np.nan if self.dtype.kind == "f" else 0
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the bands of flat scan positions ``start <= i < stop`` lie in the files.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        InputError
+            The bands are not equally high.
+        """
+        check_range(start, stop, math.prod(self.scan_shape))
+        bands = sorted(self.bands, key=lambda band: band.first_row)
+        files, rows = tuple(band.path for band in bands), bands[0].n_rows
+        if any((band.first_row, band.n_rows) != (at * rows, rows) for at, band in enumerate(bands)):
+            raise not_as_they_are(files, "come in bands of unequal height")
+        offset = np.stack([np.where(band.offsets < 0, NOWHERE, band.offsets)[start:stop] for band in bands], axis=1)
+        number = np.broadcast_to(np.arange(len(bands)), offset.shape)
+        tile = (rows, self.frame_shape[1])
+        return FrameExtents(files, number, offset, tile, self.file_dtype, rows_reversed=self.flip_rows)

@@ -24,6 +24,7 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.sources.files import expand, identity, unreadable
+from stemstore.sources.frame_extents import NOWHERE, FrameExtents, not_as_they_are
 from stemstore.sources.geometry import check_range, shape_option
 from stemstore.sources.records import RecordSource, as_bytes, frame_buffer, read_blocks, swap_bytes
 from stemstore.sources.remote import openable, place
@@ -164,6 +165,28 @@ class TiffSource:
             first += stack.n_frames
         frames[max(first - start, 0) :] = np.nan if self.dtype.kind == "f" else 0
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the frames of flat scan positions ``start <= i < stop`` lie in the files.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        InputError
+            Pages are compressed, or in several pieces.
+        """
+        n_positions = math.prod(self.scan_shape)
+        check_range(start, stop, n_positions)
+        files = tuple(stack.path for stack in self.stacks)
+        found = [stack.offsets for stack in self.stacks if stack.offsets is not None]
+        if len(found) < len(files):
+            raise not_as_they_are(files, "lie in compressed pages or in pages of several pieces")
+        missing = max(n_positions - sum(map(len, found)), 0)
+        offset = np.concatenate([*found, np.full(missing, NOWHERE)]).astype(np.int64)[start:stop, None]
+        number = np.repeat(np.arange(len(files)), list(map(len, found)))
+        number = np.concatenate([number, np.zeros(missing, np.int64)])[start:stop, None]
+        return FrameExtents(files, number, offset, self.stacks[0].frame_shape, self.stacks[0].dtype)
 
 
 def _read(stack: Stack, start: int, stop: int, out: Array) -> None:

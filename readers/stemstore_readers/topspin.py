@@ -26,6 +26,7 @@ import numpy as np
 from stemstore.errors import InputError, UnknownFormatError
 from stemstore.sources.contract import MISSING, VALID
 from stemstore.sources.files import identity
+from stemstore.sources.frame_extents import NOWHERE, FrameExtents, not_as_they_are
 from stemstore.sources.geometry import check_missing, check_range, shape_option
 from stemstore.sources.hdf5 import ask_hdf5, open_hdf5, text, value_of
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks
@@ -227,3 +228,21 @@ class TopspinSource:
                 for place in encoded:
                     file[f"{self.series.group}/{start + place}/Data"].read_direct(frames[place])
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the frames of flat scan positions ``start <= i < stop`` lie in the file.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        InputError
+            Frames are compressed.
+        """
+        check_range(start, stop, math.prod(self.scan_shape))
+        known = self.series.offsets[start:stop]
+        if (known == ENCODED).any():
+            raise not_as_they_are([self.path], "are compressed")
+        offset = np.full((stop - start, 1), NOWHERE, np.int64)
+        offset[: len(known), 0] = np.where(known == ABSENT, NOWHERE, known)
+        return FrameExtents((self.path,), np.zeros_like(offset), offset, self.frame_shape, self.series.dtype)

@@ -16,6 +16,7 @@ import numpy as np
 
 from stemstore.errors import InputError, NotFoundError, StemStoreError, TruncatedFileError
 from stemstore.sources.files import describe, exists, expand, file_size, identity, list_beside, unreadable
+from stemstore.sources.frame_extents import FrameExtents, Run, extents_of_runs
 from stemstore.sources.geometry import check_range, shape_option
 from stemstore.sources.records import as_bytes, frame_buffer, read_blocks, swap_bytes, whole_records
 from stemstore.sources.remote import place
@@ -163,6 +164,21 @@ class TvipsSource:
         if not self.header.dtype.isnative:
             swap_bytes(frames)
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the frames of flat scan positions ``start <= i < stop`` lie in the files.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        """
+        check_range(start, stop, math.prod(self.scan_shape))
+        runs, first, before = [], 0, SERIES_BYTES
+        for path, count in zip(self.files, self.counts, strict=True):
+            runs.append(Run(path, first, count, before + self.header.frame_header, self.header.record))
+            first, before = first + count, 0
+        return extents_of_runs(self.frame_of[start:stop], runs, self.frame_shape, self.header.dtype)
 
 
 def find_series(paths: list[Place]) -> tuple[list[Place], list[str]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stemstore._types import Array
+    from stemstore.sources.frame_extents import FrameExtents
     from stemstore_schemas import SourceMetadata
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "EventSource",
     "Events",
     "FrameSource",
+    "LocatedSource",
     "Reader",
     "ReferencedSource",
     "Source",
@@ -104,6 +106,22 @@ class ViewableSource(FrameSource, Protocol):
         ------
         IndexError
             The range leaves the scan.
+        """
+
+
+@runtime_checkable
+class LocatedSource(FrameSource, Protocol):
+    """Frames that other programs may read where they lie; a source that has the method below is one."""
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the frames of flat scan positions ``start <= i < stop`` lie in the files; no pixel is read.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        InputError
+            These frames do not lie in the files as they are: packed, compressed, spread.
         """
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError, TruncatedFileError
 from stemstore.sources.files import file_size
+from stemstore.sources.frame_extents import FrameExtents, Run, extents_of_runs, not_as_they_are, positions
 from stemstore.sources.geometry import ValidityArray, check_range
 from stemstore.sources.hdf5 import dtype_of, find, linked_files, open_hdf5, require_filters
 from stemstore.sources.hdf5_chunks import Chunking
@@ -333,6 +334,26 @@ class Hdf5Source:
                 filled = end
         frames[filled - start :] = blank
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the frames of flat scan positions ``start <= i < stop`` lie in the files.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        InputError
+            They lie in chunks, or their pixels are spread.
+        """
+        wanted = positions(start, stop, math.prod(self.scan_shape))
+        runs = []
+        for part, first in zip(self.parts, self.starts, strict=True):
+            if part.block is None:
+                raise not_as_they_are([part.path], f"lie in {part.dataset} in chunks, or in another order of axes")
+            runs.append(Run(part.path, first, part.n_frames, *part.block))
+        if any(part.dtype != self.parts[0].dtype for part in self.parts):
+            raise not_as_they_are([self.parts[0].path], "have several byte orders")
+        return extents_of_runs(wanted, runs, self.frame_shape, self.parts[0].dtype)
 
     def view_frames(self, start: int, stop: int) -> Array | None:
         """Show frames that lie in one contiguous dataset in the page cache; None where they have to be read.

@@ -8,6 +8,7 @@ be looked at in the page cache, a moment at a time.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy as np
 from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.fetch import read_ranges
 from stemstore.sources.files import unreadable
+from stemstore.sources.frame_extents import FrameExtents, Run, extents_of_runs, positions
 from stemstore.sources.geometry import check_range, factor_pairs
 from stemstore.sources.mapped import view_block
 from stemstore.sources.remote import remote_path
@@ -271,6 +273,20 @@ class RecordSource:
             swap_bytes(frames[:present])
         frames[present:] = np.nan if self.dtype.kind == "f" else 0
         return frames
+
+    def frame_extents(self, start: int, stop: int) -> FrameExtents:
+        """Tell where the frames of flat scan positions ``start <= i < stop`` lie in the files.
+
+        Raises
+        ------
+        IndexError
+            The range leaves the scan.
+        """
+        wanted = positions(start, stop, math.prod(self.scan_shape))
+        firsts = itertools.accumulate(self.counts, initial=0)
+        parts = zip(self.files, firsts, self.counts)  # noqa: B905  # the last sum begins nothing
+        runs = (Run(path, first, count, self.offset, self.stride) for path, first, count in parts)
+        return extents_of_runs(wanted, runs, self.frame_shape, self.file_dtype)
 
     def view_frames(self, start: int, stop: int) -> Array | None:
         """Show frames in the page cache where they lie back to back in one file; None where they have to be read.

@@ -25,7 +25,8 @@ import numpy as np
 import pytest
 
 from stemstore.errors import InputError, TruncatedFileError
-from stemstore.sources.contract import MISSING, VALID, EventSource, FrameSource, ViewableSource
+from stemstore.sources.contract import MISSING, VALID, EventSource, FrameSource, LocatedSource, ViewableSource
+from stemstore.sources.frame_extents import read_extents
 from stemstore.testing.elsewhere import CountedFiles, copied
 
 if TYPE_CHECKING:
@@ -165,6 +166,26 @@ class ReaderTests:
             with pytest.raises(IndexError, match=r"scan|range|bounds"):
                 source.view_frames(start, stop)
         assert not _left_open(tmp_path)
+
+    def test_extents_lead_to_the_frames(self, tmp_path: Path) -> None:
+        """Pixels read at the places that the source names, and nothing else, are the frames."""
+        url, truth, options = self.make_file(tmp_path)
+        source = self.reader_cls(**options)(url)
+        if not isinstance(source, LocatedSource):
+            pytest.skip("the frames do not lie in the files as they are")
+        n_frames = math.prod(truth.shape[:-2])
+        try:
+            source.frame_extents(0, n_frames)
+        except InputError as error:  # right for formats that pack their pixels
+            pytest.skip(str(error))
+        for start, stop in ((0, n_frames), (n_frames // 2, n_frames), (n_frames - 1, n_frames), (0, 0)):
+            found = source.frame_extents(start, stop)
+            assert found.number.shape == found.offset.shape
+            frames = read_extents(found, source.frame_shape)
+            np.testing.assert_array_equal(frames, source.read_frames(start, stop))
+        for start, stop in ((-1, 1), (0, n_frames + 1), (1, 0)):
+            with pytest.raises(IndexError, match=r"scan|range|bounds"):
+                source.frame_extents(start, stop)
 
     def test_outside_the_scan(self, tmp_path: Path) -> None:
         """A range that leaves the scan is an IndexError, not a wrapped or shortened read."""
