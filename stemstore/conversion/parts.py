@@ -165,7 +165,7 @@ def convert_partition(
     if isinstance(task, bool) or not isinstance(task, int) or not 0 <= task < len(jobs):
         msg = f"task={task!r}; the conversion to '{writer.url}' was planned as jobs 0 to {len(jobs) - 1}"
         raise InputError(msg, key="task", found=task, expected=len(jobs))
-    done = writer.finished()
+    done = writer.finished(jobs[task])
     todo = [index for index in jobs[task] if index not in done]
     with keeping(writer, remove=False, advice="repeat the job"):
         write_some(job, writer, todo, progress or NoProgress(), share=(task, len(jobs)))

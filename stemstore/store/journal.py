@@ -29,7 +29,7 @@ from stemstore.store.refusal import begun
 from stemstore_schemas import ScanDocument, dump_document, load_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from stemstore._types import Array, Int64Array
     from stemstore.store.urls import Storage
@@ -236,7 +236,7 @@ class EntryFile:
         return self._arrays[name]
 
 
-def finished(storage: Storage, uuid: str, *, check: bool) -> list[int]:
+def finished(storage: Storage, uuid: str, *, check: bool, among: Collection[int] | None = None) -> list[int]:
     """List the partitions that are done, sorted; on a server by one listing, and entries that are asked for together.
 
     Parameters
@@ -245,10 +245,14 @@ def finished(storage: Storage, uuid: str, *, check: bool) -> list[int]:
         Where the conversion writes, and the identity of its store.
     check
         Compare the checksums of shards with their entries, not only the sizes.
+    among
+        Partitions to look at; all by default.
     """
     sizes = storage.sizes("")
     names = (key.rpartition("/")[2] for key in sizes if key.startswith(f"{JOURNAL}/") and key.endswith(".npz"))
     entered = sorted(int(name.removesuffix(".npz")) for name in names)
+    if among is not None:
+        entered = [number for number in entered if number in among]
     return [number for number in ahead(storage, entered) if _holds(storage, number, uuid, sizes, check=check)]
 
 

@@ -41,7 +41,7 @@ from stemstore_schemas import EventEncoding, ScanDocument
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from stemstore._types import Array, UInt16Array, UInt32Array
 
@@ -151,15 +151,19 @@ class StoreWriter:
         """Identity of the store."""
         return self.document.uuid
 
-    def finished(self, *, check: bool = True) -> set[int]:
+    def finished(self, among: Collection[int] | None = None, *, check: bool = True) -> set[int]:
         """Find the partitions that are done, so that a resumed conversion skips them.
 
         Parameters
         ----------
+        among
+            Partitions to look at; all by default.
         check
             Compare the checksum of every shard with the journal, not only its size.
         """
-        return set(finished(open_storage(self.working), self.uuid, check=check)) & {*range(self.layout.n_partitions)}
+        numbers = range(self.layout.n_partitions)
+        done = finished(open_storage(self.working), self.uuid, check=check, among=numbers if among is None else among)
+        return {*done} & {*numbers}
 
     def recorded(self, index: int) -> tuple[Entry, dict[str, Array]]:
         """Give the journal entry of a partition that is done, and its notes.

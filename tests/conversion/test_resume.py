@@ -250,6 +250,17 @@ def test_jobs_write_what_one_process_writes(tmp_path, raw, undisturbed):
     assert content(tmp_path / "a.zarr") == expected
 
 
+def test_a_job_reads_no_shards_of_other_jobs(raw, tmp_path, monkeypatch):
+    """A job looks whether its own shards are there; that of others, it would read the whole store once per job."""
+    plan = stemstore.plan_conversion(raw, tmp_path / "a.zarr", **DENSE)
+    for task in range(plan.n_tasks - 1):
+        stemstore.convert_partition(tmp_path / "a.zarr", task)
+    read = []
+    monkeypatch.setattr("stemstore.store.journal.object_checksum", read.append)
+    assert stemstore.convert_partition(tmp_path / "a.zarr", plan.n_tasks - 1) == [plan.n_tasks - 1]
+    assert read == []
+
+
 def test_what_was_given_as_arrays_reaches_the_jobs(tmp_path, raw):
     """A dark in memory is kept beside the plan."""
     dark = np.full((64, 64), 3.0)
