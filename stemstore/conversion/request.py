@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError, NotFoundError
+from stemstore.places.address import local_path
 from stemstore.store.journal import JOURNAL
-from stemstore.store.urls import is_local, local_path
+from stemstore.store.urls import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from stemstore.errors import DestinationExistsError, InputError, StemStoreError
+from stemstore.places.address import local_path
 from stemstore.store.local import sync_folder
 from stemstore.store.refusal import refused
-from stemstore.store.urls import is_local, local_path
+from stemstore.store.urls import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,9 +10,10 @@ from stemstore.errors import DestinationExistsError, InputError, NotFoundError
 from stemstore.maintenance.lineage import read_lineage
 from stemstore.maintenance.prov_json import prov_document
 from stemstore.maintenance.ro_crate import METADATA, crate_document
+from stemstore.places.address import local_path
 from stemstore.store.open import is_store
 from stemstore.store.refusal import refused
-from stemstore.store.urls import is_local, local_path
+from stemstore.store.urls import is_local
 
 if TYPE_CHECKING:
     from pathlib import Path

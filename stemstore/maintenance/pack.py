@@ -12,12 +12,13 @@ from uuid import uuid4
 
 from stemstore.errors import DestinationExistsError, InputError
 from stemstore.maintenance.opened import Opened
+from stemstore.places.address import local_path
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.stored import check_apart
 from stemstore.store.local import make_folder, sync_folder
 from stemstore.store.objects import Tally
 from stemstore.store.refusal import refused
-from stemstore.store.urls import is_local, local_path
+from stemstore.store.urls import is_local
 from stemstore.store.zipped import EXTENSION, is_packed
 
 if TYPE_CHECKING:

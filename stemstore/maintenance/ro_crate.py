@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from stemstore.store.urls import is_local, local_path
+from stemstore.places.address import local_path
+from stemstore.store.urls import is_local
 
 if TYPE_CHECKING:
     from stemstore.maintenance.lineage import Lineage, Step, Thing

@@ -340,8 +340,9 @@ def check_apart(source: object, destination: str | os.PathLike[str]) -> None:
     InputError
         Writing there would change what is read, or put foreign files into a store.
     """
+    from stemstore.places.address import local_path
     from stemstore.store.open import is_store
-    from stemstore.store.urls import is_local, local_path, open_storage
+    from stemstore.store.urls import is_local, open_storage
 
     paths, target = addresses(source), addresses(destination)[0]
     if len(paths) != 1 or is_local(paths[0]) != is_local(target) or not is_store(paths[0]):

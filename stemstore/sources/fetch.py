@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from stemstore.errors import (
-    InputError,
-    NotFoundError,
-    OptionalDependencyError,
-    StemStoreError,
-    StorageError,
-    TruncatedFileError,
-)
-from stemstore.sources.location import is_web
+from stemstore.errors import InputError, NotFoundError, StemStoreError, TruncatedFileError
+from stemstore.places.address import is_web
+from stemstore.places.failure import says_absent, told_by, unanswered
+from stemstore.places.link import answer, link_to
+from stemstore.places.retry import Patience, ShortBodyError, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
+    from stemstore.places.link import Link
     from stemstore.sources.location import Location
 
 MAX_GAP = 64 * 1024
@@ -30,24 +28,8 @@ BATCH = 32 * 2**20
 REQUEST = 4 * 2**20
 """Longest range of one request: several at once fill a line better than one."""
 
-PAUSES = (0.2, 1.0)
-"""Seconds before the second and the third attempt."""
-
-_FINAL = (
-    *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
-    *(PermissionError, NotImplementedError, ImportError, ValueError),
-)
-"""What another attempt does not change."""
-
 _ranging: set[str] = set()
 """Web servers that were seen to send parts of files."""
-
-
-def file_system(location: Location) -> tuple[Any, str]:
-    """Give the file system of an address and its path there."""
-    import fsspec.core
-
-    return fsspec.core.url_to_fs(location.full, **location.options)
 
 
 def read_ranges(location: Location, blocks: Sequence[tuple[int, int]], length: int, target: memoryview) -> None:
@@ -127,80 +109,82 @@ def fetch(location: Location, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         It is gone or cannot be read.
     """
     with asking(location):
-        fs, path = file_system(location)
-        _make_sure_of_ranges(location, fs, path)
-    found: list[Any] = [None] * len(ranges)
-    for pause in (0.0, *PAUSES):
-        missing = [i for i, part in enumerate(found) if not isinstance(part, bytes)]
-        if not missing:
-            break
-        if any(isinstance(found[i], _FINAL) for i in missing):
-            break
-        time.sleep(pause)
-        starts, stops = ([ranges[i][side] for i in missing] for side in (0, 1))
-        with asking(location):
-            parts = fs.cat_ranges([path] * len(missing), starts, stops, on_error="return")
-        for i, part in zip(missing, parts, strict=True):
-            found[i] = part if isinstance(part, Exception) else bytes(part)
-    for part, (start, stop) in zip(found, ranges, strict=True):
-        if isinstance(part, Exception):
-            raise refused(location, part) from None
-        _check_length(location, len(part), start, stop)
-    return found
+        link = link_to(location)
+        _make_sure_of_ranges(location, link)
+        asked: list[Future[bytes]] = []
+        try:
+            asked.extend(link.read("", start, stop) for start, stop in ranges)
+            return [_part(location, one, *border) for one, border in zip(asked, ranges, strict=True)]
+        finally:
+            for one in asked:
+                one.cancel()
 
 
-def _make_sure_of_ranges(location: Location, fs: Any, path: str) -> None:
+def _part(location: Location, asked: Future[bytes], start: int, stop: int) -> bytes:
+    """Wait for one range; where the file ends inside of it, say so."""
+    try:
+        return answer(asked)
+    except ShortBodyError as error:
+        got = error.got
+    except Exception as error:
+        if status_of(error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        got = 0
+    name = str.__str__(location)
+    msg = (
+        f"file {name!r} ends at byte {start + got}, expected at least {stop - start - got} more bytes; it was "
+        "shortened after it was opened, open it again"
+    )
+    raise TruncatedFileError(msg, url=name, byte=start + got)
+
+
+def _make_sure_of_ranges(location: Location, link: Link) -> None:
     """Ask a web server for one byte, once, in a way that does not wait for the whole file where ranges are ignored."""
-    host = location.full.partition("://")[2].partition("/")[0]
+    host = location.partition("://")[2].partition("/")[0]
     if not is_web(location) or host in _ranging:
         return
-    try:
-        with fs.open(path, "rb", block_size=1, cache_type="none") as file:
+
+    def read() -> None:
+        with link.fs.open(link.at(""), "rb", block_size=1, cache_type="none") as file:
             file.seek(1)
             file.read(1)
-    except (ValueError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        msg = f"the server of {str(location)!r} does not send parts of files; copy the file first"
-        raise InputError(msg, url=str(location)) from None  # the text of the original error may hold secrets
+
+    try:
+        link.patiently(read)
+    except ValueError:
+        raise without_parts(location) from None  # the text of the original error may hold secrets
     _ranging.add(host)
 
 
-def _check_length(location: Location, got: int, start: int, stop: int) -> None:
-    if got == stop - start:
-        return
-    if got > stop - start:
-        msg = f"the server of {str(location)!r} sends the whole file where a part is asked for; copy the file first"
-        raise StorageError(msg, url=str(location))
-    msg = (
-        f"file {str(location)!r} ends at byte {start + got}, expected at least {stop - start - got} more bytes; it was "
-        "shortened after it was opened, open it again"
-    )
-    raise TruncatedFileError(msg, url=str(location), byte=start + got)
+def without_parts(location: Location) -> InputError:
+    """Make the error for a server from which no part of a file can be had."""
+    name = str.__str__(location)
+    msg = f"the server of {name!r} does not send parts of files; copy the file first"
+    return InputError(msg, url=name)
 
 
 @contextmanager
 def asking(location: Location) -> Iterator[None]:
     """Turn what a file system throws into errors of stemstore, without secrets."""
+    failure: StemStoreError | None = None
     try:
         yield
     except StemStoreError:
         raise
     except Exception as error:  # file systems raise what their libraries raise
-        raise refused(location, error) from None  # the text of the original error may hold secrets
+        failure = told_by(_failure(location, error), error, location)
+    if failure is not None:  # outside of the handler: there the first error, which may tell secrets, is its context
+        raise failure
 
 
-def refused(location: Location, error: Exception) -> StemStoreError:
+def _failure(location: Location, error: Exception) -> StemStoreError:
     """Make the error for a remote file that cannot be read."""
-    name = str.__str__(location)
-    reason = location.censor(str(error)) or type(error).__name__
-    if isinstance(error, FileNotFoundError):
+    name, reason = str.__str__(location), location.censor(str(error)) or type(error).__name__
+    if says_absent(error):
         return NotFoundError(f"{name!r} does not exist or cannot be reached; check the address", url=name)
-    if isinstance(error, ImportError):
-        msg = f"{name!r} needs a package that is not installed: {reason}"
-        return OptionalDependencyError(msg, url=name)
+    if isinstance(error, NotImplementedError):
+        return without_parts(location)
     if isinstance(error, ValueError):
         msg = f"{name!r} cannot be reached: {reason}; give a path or a URL that fsspec knows, such as s3://…"
         return InputError(msg, url=name)
-    msg = f"{name!r} cannot be read: {type(error).__name__}: {reason}; check address, permissions and connection"
-    return StorageError(msg, url=name)
+    return unanswered(error, name, "read", reason=reason, status=status_of(error), patience=Patience.configured())

@@ -6,8 +6,6 @@ does; no connection is held. Folders of web servers are listed where the server 
 
 from __future__ import annotations
 
-import os
-import re
 import stat
 import warnings
 from contextlib import contextmanager
@@ -16,14 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stemstore.errors import InputError, NotFoundError, ScanWarning
-from stemstore.sources.fetch import asking, file_system
-from stemstore.sources.location import Location, is_web, location_of
+from stemstore.places.address import is_web, local_path
+from stemstore.places.link import link_to
+from stemstore.sources.fetch import asking, without_parts
+from stemstore.sources.location import Location, location_of
 from stemstore.sources.ranged import RangedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_FILE = re.compile(r"^(file|local)://", re.IGNORECASE)
 
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "Last-Modified", "modify", "created")
 """What file systems of fsspec call the time of the last change."""
@@ -117,10 +115,10 @@ class RemotePath:
         """
         if self._info is None:
             with asking(self.location):
-                fs, path = file_system(self.location)
+                link = link_to(self.location)
                 if not is_web(self.location):
-                    fs.invalidate_cache(fs._parent(path))
-                self._info = dict(fs.info(path))
+                    link.fs.invalidate_cache(link.fs._parent(link.path))
+                self._info = dict(link.ask("info", link.at("")))
         return self._info
 
     @property
@@ -158,8 +156,7 @@ class RemotePath:
             return Status(0, 0.0, stat.S_IFDIR)
         size = self.info.get("size")
         if size is None or (is_web(self.location) and self.info.get("partial") is False):
-            msg = f"the server of {str(self)!r} does not send parts of files; copy the file first"
-            raise InputError(msg, url=str(self))
+            raise without_parts(self.location)
         return Status(int(size), self._time(), stat.S_IFREG)
 
     def _time(self) -> float:
@@ -192,10 +189,10 @@ class RemotePath:
         """List the folder; nothing, with a warning, where a web server does not show it."""
         try:
             with asking(self.location):
-                fs, path = file_system(self.location)
+                link = link_to(self.location)
                 if not is_web(self.location):
-                    fs.invalidate_cache(path)
-                entries = fs.ls(path, detail=True)
+                    link.fs.invalidate_cache(link.path)
+                entries = link.ask("ls", link.at(""), detail=True)
         except NotFoundError:
             if not is_web(self.location):
                 raise
@@ -211,15 +208,9 @@ class RemotePath:
     def glob(self) -> list[RemotePath]:
         """List what the address means as a pattern."""
         with asking(self.location):
-            fs, path = file_system(self.location)
-            found = [] if is_web(self.location) else fs.glob(path)
-            return [RemotePath(self.location.at(fs.unstrip_protocol(name))) for name in found]
-
-
-def plain_path(url: str) -> Path:
-    """Turn a path or a ``file://`` address into a path of this machine."""
-    text = url.partition("://")[2] if _FILE.match(url) else url
-    return Path(os.path.expanduser(text))  # noqa: PTH111 (a file called ~name, whose user is unknown, stays as it is)
+            link = link_to(self.location)
+            found = [] if is_web(self.location) else link.ask("glob", link.path)
+            return [RemotePath(self.location.at(link.fs.unstrip_protocol(name))) for name in found]
 
 
 Place: TypeAlias = "Path | RemotePath"
@@ -238,7 +229,7 @@ def place(url: str | Place) -> Place:
     """Turn a path, a ``file://`` address or a URL into a place; nothing is looked at."""
     if isinstance(url, Path):
         return url
-    return remote_path(url) or plain_path(str(url))
+    return remote_path(url) or local_path(str(url))
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import glob
 from pathlib import Path
 
 from stemstore.errors import DestinationExistsError, InputError, NotFoundError, StemStoreError
+from stemstore.places.address import local_path
 from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.journal import JOURNAL, PLAN, read_plan
 from stemstore.store.metadata import ATTRIBUTE, read_root
 from stemstore.store.refusal import begun
-from stemstore.store.urls import Storage, is_local, local_path
+from stemstore.store.urls import Storage, is_local
 from stemstore.store.zipped import ZippedStorage, read_only
 
 

@@ -8,6 +8,7 @@ import uuid as uuids
 from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import ConversionIncompleteError, DestinationExistsError, StorageError
+from stemstore.places.address import local_path
 from stemstore.store.commit import COMMIT, read_commit, write_commit
 from stemstore.store.event_columns import column_infos
 from stemstore.store.journal import JOURNAL, VALID_FRAME, finished
@@ -17,7 +18,7 @@ from stemstore.store.maps import map_info, write_map
 from stemstore.store.metadata import N_SLOTS, ROOT, VALID, ArrayInfo, gap_info, intensity_info, metadata_objects
 from stemstore.store.refusal import refused, taken
 from stemstore.store.summary import Assembled, assemble, summary_maps, write_binned
-from stemstore.store.urls import is_local, local_path, open_storage
+from stemstore.store.urls import is_local, open_storage
 from stemstore_schemas import FrameCounts
 
 if TYPE_CHECKING:

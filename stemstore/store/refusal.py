@@ -5,17 +5,9 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stemstore.config import format_size
 from stemstore.errors import DestinationExistsError, NotFoundError, StorageError, TruncatedFileError
-
-if TYPE_CHECKING:
-    from stemstore.store.retry import Patience
-
-_UNAUTHORISED = (401, 403)
-_LOCKED_OUT = ("NoCredentials", "PartialCredentials", "Credential", "DefaultCredentials", "Authentication")
-"""Beginnings of the names of errors that mean: no key, or the wrong one."""
 
 
 def refused(error: Exception, where: str | Path, verb: str) -> StorageError:
@@ -60,42 +52,3 @@ def taken(where: str) -> DestinationExistsError:
     """Describe an object that somebody else wrote first."""
     msg = f"'{where}' is there already: another conversion writes to this place; choose another name"
     return DestinationExistsError(msg, url=where)
-
-
-def unanswered(
-    error: Exception, where: str, verb: str, *, reason: str, status: int | None, patience: Patience
-) -> StorageError:
-    """Describe a request to a server that failed for good.
-
-    Parameters
-    ----------
-    error
-        Of the last attempt.
-    where, verb
-        What was to be done.
-    reason
-        Text of the error without secrets.
-    status
-        Of HTTP, where there was one.
-    patience
-        How often and how long it was tried.
-    """
-    names = [base.__name__ for base in type(error).__mro__]
-    reason = " ".join(reason.split()) or names[0]
-    if isinstance(error, PermissionError) or status in _UNAUTHORISED or any(n.startswith(_LOCKED_OUT) for n in names):
-        hint = (
-            "give credentials by the environment or a profile, as for the server's own tools, or by storage_options=; "
-            "public data want storage_options={'anon': True}"
-        )
-    elif isinstance(error, TimeoutError) or "Timeout" in names[0]:
-        reason = f"no answer within {patience.timeout:g} s and more"
-        hint = "check the address and the network; STEMSTORE_TIMEOUT sets the seconds"
-    elif isinstance(error, NotImplementedError):
-        hint = "serve the store from an object store, or by a web server that knows byte ranges"
-        hint = hint if verb == "read" else "write to a folder or to an object store"
-    else:
-        hint = f"it was tried up to {patience.attempts} times; check the address and the network, then run it again"
-    msg = f"cannot {verb} '{where}': {reason}. {hint[0].upper()}{hint[1:]}"
-    raised = StorageError(msg, url=where, status=status)
-    raised.errno = getattr(error, "errno", None)
-    return raised

@@ -12,11 +12,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import DestinationExistsError, NotFoundError, StemStoreError
+from stemstore.places.failure import says_absent, told_by, unanswered
+from stemstore.places.link import Link, answer, link_to
+from stemstore.places.retry import ShortBodyError, status_of
 from stemstore.store.address import StoreUrl
 from stemstore.store.extents import batches, merge
-from stemstore.store.link import Link, answer, link_to
-from stemstore.store.refusal import absent, cut_short, taken, unanswered
-from stemstore.store.retry import ShortBodyError, causes, status_of
+from stemstore.store.refusal import absent, cut_short, taken
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -253,16 +254,13 @@ class RemoteStorage:
         where = f"{self.root}/{key}" if key else str(self.root)
         text, status = str(error), status_of(error)
         censored = self.address.censor(text)
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == HTTPStatus.NOT_FOUND:
+        if says_absent(error):
             failure: StemStoreError = absent(where)
         elif isinstance(error, FileExistsError) or (verb == "write" and status in _TAKEN):
             failure = taken(where)
         else:
             failure = unanswered(error, where, verb, reason=censored, status=status, patience=self._link.patience)
-        known = [str(one) for one in causes(error)]
-        if all(self.address.censor(one) == one for one in known):
-            failure.__cause__ = error
-        return failure
+        return told_by(failure, error, self.address)
 
 
 class Batch:

@@ -7,9 +7,9 @@ at all, so that a reader never meets half an object under its final name.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from stemstore.places.address import divided, is_url, local_path
 from stemstore.store.address import StoreUrl
 from stemstore.store.local import LocalStorage
 from stemstore.store.remote import RemoteStorage
@@ -88,13 +88,7 @@ class Storage(Protocol):
 
 def is_local(url: str) -> bool:
     """Whether `url` is a path of this machine rather than a remote location."""
-    return "://" not in url or url.startswith(("file://", "local://"))
-
-
-def local_path(url: str) -> Path:
-    """Path of a local url."""
-    path = url.split("://", 1)[1] if "://" in url else url
-    return Path(os.path.expanduser(path))  # noqa: PTH111  # a name ~such, whose user is unknown, stays as it is
+    return not is_url(url)
 
 
 def open_storage(url: str | os.PathLike[str] | Storage) -> Storage:
@@ -115,6 +109,6 @@ def open_storage(url: str | os.PathLike[str] | Storage) -> Storage:
 
 def split(address: StoreUrl) -> tuple[RemoteStorage, str]:
     """Give the place that an object lies in, and its name there."""
-    path, mark, query = address.full.partition("?") if address.lower().startswith("http") else (address.full, "", "")
+    path, query = divided(address.full)
     parent, _, name = path.rpartition("/")
-    return RemoteStorage(StoreUrl(f"{parent}{mark}{query}", address.options, address.cache)), name
+    return RemoteStorage(StoreUrl(f"{parent}{query}", address.options, address.cache)), name

@@ -293,6 +293,4 @@ def _joined(file: RemoteStorage, name: str) -> str:
     """Address of a file in a remote place, with what is needed to reach it."""
     from stemstore.store.address import StoreUrl
 
-    full = file.address.full
-    path, mark, query = full.partition("?") if full.lower().startswith("http") else (full, "", "")
-    return StoreUrl(f"{path}/{name}{mark}{query}", file.address.options, file.address.cache)
+    return StoreUrl(file.address.joined(name), file.address.options, file.address.cache)

@@ -138,7 +138,8 @@ def test_short_files_and_failures(folder, monkeypatch):
     out = np.zeros(100, np.uint8)
     with pytest.raises(TruncatedFileError, match=r"b9\.raw' ends at byte 300000"):
         read_blocks(f"{folder}/b9.raw", np.array([299_950]), 100, as_bytes(out), np.array([0]))
-    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("stemstore.places.retry.FIRST_PAUSE", 0.0)
+    monkeypatch.setenv("STEMSTORE_ATTEMPTS", "3")
     memory, failures = type(fsspec.filesystem("memory")), []
 
     def failing(_, path, *args, **kwargs):

@@ -1,6 +1,7 @@
 """Small scans written as stores, with encoders made from the format and not from the package's kernels."""
 
 import itertools
+import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from stemstore.store.layout import counted_layout, dense_layout
 from stemstore.store.writer import StoreWriter
 from stemstore.testing.servers import FileServer, Proxy
 from stemstore_schemas import Axis, EventEncoding, FrameCounts, ScanDocument
+
+sys.path.insert(0, str(Path(__file__).parent))  # lets the tests of this folder import what they share
 
 
 def encode_gaps(frames):
@@ -122,7 +125,7 @@ class Place:
 @pytest.fixture
 def quick(monkeypatch):
     """Let requests be sent again without long pauses."""
-    monkeypatch.setattr("stemstore.store.retry.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("stemstore.places.retry.FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,19 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stemstore.config import concurrency
-from stemstore.errors import InputError, OptionalDependencyError
-from stemstore.store.retry import Patience, ShortBodyError, status_of
+from stemstore.places.address import divided, is_web
+from stemstore.places.filesystem import file_system
+from stemstore.places.retry import Patience, ShortBodyError, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stemstore.store.address import StoreUrl
+    from stemstore.places.address import Address
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +46,12 @@ class Link:
         What follows the path of a signed link.
     """
 
-    def __init__(self, address: StoreUrl) -> None:
+    def __init__(self, address: Address) -> None:
         self.patience = Patience.configured()
         self.concurrency = concurrency()
-        self.fs, path = _file_system(address, self.patience, self.concurrency)
-        path, mark, query = path.partition("?") if address.lower().startswith("http") else (path, "", "")
+        self.fs, path = file_system(address, self.patience, self.concurrency)
+        path, self.query = divided(path) if is_web(address) else (path, "")
         self.path: str = path.rstrip("/")
-        self.query = mark + query
         self._gate: asyncio.Semaphore | None = None
 
     def at(self, key: str) -> str:
@@ -88,10 +90,10 @@ class Link:
         """Begin a call; file systems that cannot do several at a time finish it at once."""
         if not self.fs.async_impl:
             return self._now(method, arguments, options, check)
-        call = self._patiently(f"_{method}", arguments, options, check, n_bytes)
+        call = self._send(f"_{method}", arguments, options, check, n_bytes)
         return asyncio.run_coroutine_threadsafe(call, self.fs.loop)
 
-    async def _patiently(
+    async def _send(
         self, method: str, arguments: Any, options: Any, check: Callable[[Any], Any] | None, n_bytes: int
     ) -> Any:
         attempt = 0
@@ -111,20 +113,29 @@ class Link:
             await asyncio.sleep(pause)
 
     def _now(self, method: str, arguments: Any, options: Any, check: Callable[[Any], Any] | None) -> Future[Any]:
+        def call() -> Any:
+            found = getattr(self.fs, method)(*arguments, **options)
+            return found if check is None else check(found)
+
         done: Future[Any] = Future()
+        try:
+            done.set_result(self.patiently(call))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Do something that is no single call of the file system, again where its failure may pass."""
         attempt = 0
-        while not done.done():
+        while True:
             attempt += 1
             try:
-                found = getattr(self.fs, method)(*arguments, **options)
-                done.set_result(found if check is None else check(found))
+                return call()
             except Exception as error:
                 pause = self._pause(attempt, error)
                 if pause is None:
-                    done.set_exception(error)
-                else:
-                    time.sleep(pause)
-        return done
+                    raise
+            time.sleep(pause)
 
     def _pause(self, attempt: int, error: Exception) -> float | None:
         pause = self.patience.pause(attempt, error)
@@ -142,7 +153,7 @@ def answer(future: Future[Any]) -> Any:
         raise
 
 
-def link_to(address: StoreUrl) -> Link:
+def link_to(address: Address) -> Link:
     """Give the way to an address, shared by all who use the same one: connections stay open.
 
     Raises
@@ -172,43 +183,3 @@ def link_to(address: StoreUrl) -> Link:
 def request_settings() -> tuple[Any, ...]:
     """Give the settings that a link is made with."""
     return Patience.configured(), concurrency()
-
-
-def _file_system(address: StoreUrl, patience: Patience, n_requests: int) -> tuple[Any, str]:
-    import fsspec.core
-
-    protocol = address.partition("://")[0].lower()  # with "::" in it for a chain, whose options are the user's affair
-    try:
-        options = _limits(protocol, dict(address.options), patience, n_requests)
-        fs, path = fsspec.core.url_to_fs(address.full, **options)
-    except ImportError as error:
-        msg = f"'{address}' needs a package that is not installed: {error}"
-        raise OptionalDependencyError(msg, url=str(address)) from error
-    except (ValueError, TypeError) as error:
-        reason = address.censor(str(error))
-        msg = f"'{address}' cannot be reached: {reason}; give a path or a URL that fsspec knows, such as s3://…"
-        raise InputError(msg, url=str(address)) from None
-    if protocol in ("s3", "s3a"):
-        fs.retries = 1  # ours are enough; both multiply
-    return fs, path
-
-
-def _limits(protocol: str, options: dict[str, Any], patience: Patience, n_requests: int) -> dict[str, Any]:
-    """Complete storage options by timeouts and connections, where the user said nothing of them."""
-    if protocol in ("s3", "s3a"):
-        config = {
-            "connect_timeout": patience.timeout,
-            "read_timeout": patience.timeout,
-            "max_pool_connections": n_requests,
-            "retries": {"total_max_attempts": 1},
-        }
-        options["config_kwargs"] = {**config, **options.get("config_kwargs", {})}
-        options.setdefault("use_listings_cache", False)
-    elif protocol in ("http", "https"):
-        from aiohttp import ClientTimeout
-
-        wait = ClientTimeout(total=None, sock_connect=patience.timeout, sock_read=patience.timeout)
-        options["client_kwargs"] = {"timeout": wait, **options.get("client_kwargs", {})}
-        # byte ranges of a compressed answer would not be those of the object
-        options["headers"] = {"Accept-Encoding": "identity", **options.get("headers", {})}
-    return options

@@ -47,6 +47,9 @@ _UNREACHABLE = {"ClientConnectorError", "EndpointConnectionError", "ConnectionRe
 _CUT = {"ClientPayloadError", "ContentLengthError", "ResponseStreamingError", "IncompleteReadError", "IncompleteRead"}
 """Names of errors of a body that ended early; what they say of a status is not the server's."""
 
+_LOST = _UNREACHABLE | _CUT | {"ClientConnectionError", "ClientOSError", "HTTPClientError"}
+"""Names of errors of a way to a server, and of a body that never came."""
+
 _FINAL_NUMBERS = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENAMETOOLONG, errno.EROFS}
 """Numbers of system errors that the file systems use for what a server refuses."""
 
@@ -114,12 +117,22 @@ def useful_attempts(error: Exception, attempts: int) -> int:
         return attempts
     if status is not None:
         return attempts if status in _BUSY else 1
-    if any(isinstance(one, _FINAL) for one in chain) or getattr(error, "errno", None) in _FINAL_NUMBERS:
+    lost = lost_on_the_way(error)
+    refused = any(isinstance(one, _FINAL) for one in chain) and not lost
+    if refused or getattr(error, "errno", None) in _FINAL_NUMBERS:
         return 1
     names = {base.__name__ for one in chain for base in type(one).__mro__}
     if names & _UNREACHABLE:
         return min(attempts, UNREACHABLE_ATTEMPTS)
-    return attempts if isinstance(error, _PASSING) or names & _PASSING_NAMES else 1
+    return attempts if lost or isinstance(error, _PASSING) or names & _PASSING_NAMES else 1
+
+
+def lost_on_the_way(error: BaseException) -> bool:
+    """Whether an error was raised from another one that says: no answer came."""
+    return any(
+        isinstance(one, (ConnectionError, TimeoutError)) or {base.__name__ for base in type(one).__mro__} & _LOST
+        for one in causes(error)
+    )
 
 
 def status_of(error: BaseException) -> int | None:

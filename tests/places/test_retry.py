@@ -4,7 +4,7 @@ import pytest
 
 from stemstore.config import concurrency, request_attempts, request_timeout
 from stemstore.errors import InputError
-from stemstore.store.retry import LONGEST_PAUSE, Patience, ShortBodyError, status_of, useful_attempts
+from stemstore.places.retry import LONGEST_PAUSE, Patience, ShortBodyError, status_of, useful_attempts
 
 
 class ResponseError(Exception):

@@ -1,0 +1,84 @@
+"""What the failures of a server mean."""
+
+import pytest
+
+from stemstore.errors import StorageError
+from stemstore.places.address import Address
+from stemstore.places.failure import says_absent, told_by, unanswered
+from stemstore.places.retry import Patience
+
+
+class ClientResponseError(Exception):
+    """An answer as aiohttp tells it."""
+
+    def __init__(self, status):
+        super().__init__(f"status {status}")
+        self.status = status
+
+
+class ServerDisconnectedError(ConnectionError):
+    """A lost connection, as aiohttp tells it."""
+
+
+def looked(cause):
+    """What the web file system of fsspec says when looking at a file failed, for whatever reason."""
+    error = FileNotFoundError("https://host/a")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("a"),
+        NotADirectoryError("a/b"),
+        ClientResponseError(404),
+        looked(ClientResponseError(410)),
+        looked(KeyError("a")),
+    ],
+)
+def test_what_is_not_there(error):
+    """Nothing under an address is what a server said, and is not asked again."""
+    assert says_absent(error)
+    assert Patience(8, 1.0).pause(1, error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (looked(ClientResponseError(403)), False),
+        (looked(ClientResponseError(503)), True),
+        (looked(ServerDisconnectedError("gone")), True),
+        (looked(TimeoutError("late")), True),
+        (PermissionError("no"), False),
+    ],
+)
+def test_what_may_be_there(error, again):
+    """Who may not look, or got no answer, does not know; what may pass is asked again."""
+    assert not says_absent(error)
+    assert (Patience(8, 1.0).pause(1, error) is not None) is again
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (ClientResponseError(403), "Give credentials by the environment"),
+        (TimeoutError(), r"no answer within 1 s and more\. Check the address"),
+        (NotImplementedError("no ranges"), "Serve the store from an object store"),
+        (OSError(5, "broken"), "tried up to 8 times"),
+    ],
+)
+def test_messages_say_what_to_do(error, hint):
+    """A failure that stays names what was read and what to do next."""
+    status = getattr(error, "status", None)
+    failure = unanswered(error, "s3://b/a", "read", reason=str(error), status=status, patience=Patience(8, 1.0))
+    with pytest.raises(StorageError, match=f"cannot read 's3://b/a': .*{hint}"):
+        raise failure
+
+
+def test_causes_without_secrets_are_kept():
+    """The error of a library is chained, unless it, or what it was raised from, holds a secret."""
+    address = Address("s3://b/a", {"secret": "sesame seed"})
+    plain = looked(OSError("no way"))
+    assert told_by(StorageError("a"), plain, address).__cause__ is plain
+    assert told_by(StorageError("a"), looked(OSError("no sesame seed")), address).__cause__ is None
