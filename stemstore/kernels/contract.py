@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, Int64Array, UInt16Array, UInt32Array
+    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array, UInt32Array
     from stemstore.selection import Index, Selection
 
 
@@ -77,6 +77,12 @@ class DetectorRegion:
         if self.whole:
             return stored
         return stored[self._grid()]
+
+    def visible(self) -> BoolArray:
+        """Which pixels of the stored detector are visible."""
+        seen = np.zeros(self.stored, bool)
+        seen[self._grid()] = True
+        return seen
 
     def _grid(self) -> Any:
         rows, columns = (np.asarray(axis, dtype=np.int64) for axis in (self.rows, self.columns))
@@ -164,6 +170,15 @@ class Kernel(Protocol):
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Turn the accumulated output into the result (a ``"scan"`` kernel crops the detector here)."""
+
+
+def looked_at(kernel: Kernel, prepared: Any, region: DetectorRegion) -> BoolArray | None:
+    """Tell which pixels of the stored detector a kernel looks at; None for all, and where it does not tell.
+
+    A kernel tells by a method ``looks_at(prepared, region)``. A source may give it zeros in all other pixels.
+    """
+    ask = getattr(kernel, "looks_at", None)
+    return None if ask is None else ask(prepared, region)
 
 
 def sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from stemstore.kernels.contract import sum_dtype
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
 
 
@@ -95,6 +95,12 @@ class DetectorSums:
 
         sums = events.masked_sums if prepared.exact else events.weighted_sums
         sums(gap, offsets, local, out, place, prepared.events)
+
+    def looks_at(self, prepared: SumTables, region: DetectorRegion) -> BoolArray:
+        """Pixels with a weight."""
+        del region
+        pixels: BoolArray = (prepared.stored != 0).any(axis=0)
+        return pixels
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the sums as they are."""

@@ -10,7 +10,7 @@ import numpy as np
 from stemstore.kernels.contract import sum_dtype
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
 
 
@@ -64,6 +64,12 @@ class GroupMoments:
         from stemstore.kernels import groups
 
         (groups.event_deviations if self.spread else groups.event_sums)(gap, offsets, local, out, place, prepared)
+
+    def looks_at(self, prepared: Any, region: DetectorRegion) -> BoolArray:
+        """Pixels of any group."""
+        from stemstore.kernels import groups
+
+        return groups.grouped(prepared, region)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the sums as they are."""

@@ -16,7 +16,7 @@ from stemstore.kernels.arguments import accumulator, check_detector, check_rows,
 from stemstore.kernels.gaps import ESCAPE, check_block
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, FloatArray, Int64Array, UInt16Array
+    from stemstore._types import Array, BoolArray, FloatArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
 
 _FLOAT = {"reassoc", "nsz", "contract"}
@@ -67,6 +67,13 @@ def prepare_groups(labels: Int64Array, n_groups: int, region: DetectorRegion) ->
         order = np.lexsort((pixel, group))
     starts = np.searchsorted(group[order], np.arange(n_groups + 1)).astype(np.int64)
     return pixel[order].astype(np.uint32), starts, _table(group, pixel, n_groups, region.stored[0] * region.stored[1])
+
+
+def grouped(prepared: Groups, region: DetectorRegion) -> BoolArray:
+    """Which pixels of the stored detector are in any group."""
+    _, starts, table = prepared
+    inside: BoolArray = (table < len(starts) - 1).any(axis=0).reshape(region.stored)
+    return inside
 
 
 def _table(group: Int64Array, pixel: Int64Array, n_groups: int, n_pixels: int) -> Array:

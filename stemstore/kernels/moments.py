@@ -79,6 +79,11 @@ class Moments:
             sums = events.second_moments if self.second else events.moments
         sums(gap, offsets, local, out, place, prepared.events)
 
+    def looks_at(self, prepared: MomentTables, region: DetectorRegion) -> BoolArray | None:
+        """Pixels of the mask; None for all."""
+        del prepared
+        return self.stored_mask(region)
+
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Count rows and columns from the first visible pixel."""
         if not self.exact(region) or (region.rows[0] == 0 and region.columns[0] == 0):

@@ -10,7 +10,7 @@ import numpy as np
 from stemstore.kernels.contract import sum_dtype
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, FloatArray, Int64Array, UInt16Array
+    from stemstore._types import Array, BoolArray, FloatArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
 
 EXACT_SQUARES = 2  # bytes of the widest integers whose squares are summed exactly
@@ -43,6 +43,11 @@ class PatternKernel:
         del n_positions
         shape, wide = self.output(dtype, region)
         return np.zeros((*shape[: -len(region.stored)], *region.stored), wide)
+
+    def looks_at(self, prepared: Any, region: DetectorRegion) -> BoolArray:
+        """Visible pixels; each is summed for itself."""
+        del prepared
+        return region.visible()
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Cut out the visible detector."""

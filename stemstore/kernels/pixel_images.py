@@ -11,7 +11,7 @@ from stemstore.errors import InputError
 from stemstore.kernels.contract import sum_dtype
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, Int64Array, UInt16Array
+    from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
     from stemstore.kernels.contract import DetectorRegion
 
 SCRATCH_BYTES = 2**20
@@ -68,6 +68,12 @@ class PixelImages:
             sums = np.zeros((len(rows), self.n_groups), self.dtype)
             groups.event_sums(gap, offsets, local[some], sums, rows, prepared)
             self._write(sums, out, place[some])
+
+    def looks_at(self, prepared: Any, region: DetectorRegion) -> BoolArray:
+        """Pixels of any group."""
+        from stemstore.kernels import groups
+
+        return groups.grouped(prepared, region)
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the images as they are."""

@@ -17,6 +17,7 @@ from dask.base import is_dask_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from stemstore.config import memory_budget, n_workers
+from stemstore.kernels.contract import looked_at
 from stemstore.ops.projection import Projection, passes_of
 from stemstore.scan.blocks import Layer, Piece, Work, kept_lengths
 from stemstore.scan.lazy import source_node
@@ -66,6 +67,12 @@ class Together:
         for kernel, keep, one, own in zip(self.kernels, self.keep, out, prepared, strict=True):
             some = slice(None) if keep is None else keep[place]
             kernel.events(gap, offsets, local[some], one, place[some], own)
+
+    def looks_at(self, prepared: tuple[Any, ...], region: DetectorRegion) -> BoolArray | None:
+        """Pixels that any kernel looks at; None where one looks at all."""
+        own = [looked_at(kernel, one, region) for kernel, one in zip(self.kernels, prepared, strict=True)]
+        some = [pixels for pixels in own if pixels is not None]
+        return np.logical_or.reduce(some) if len(some) == len(own) else None
 
     def finish(self, out: Any, region: DetectorRegion) -> Any:
         """Leave the outputs to their kernels."""

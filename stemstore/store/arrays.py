@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stemstore.kernels.contract import DetectorRegion
+from stemstore.kernels.contract import DetectorRegion, looked_at
 from stemstore.selection import flatten, groups
+from stemstore.store.extents import BATCH
 from stemstore.store.metadata import INTENSITY
 from stemstore.store.scratch import lease
 from stemstore.store.stream import ShardedArray, ravel
@@ -37,6 +38,9 @@ PARTITION_BYTES = 128 * 2**20
 
 FEWEST_TASKS = 16
 """Tasks that a scan is cut into where its shards allow, so that all processors have work until the end."""
+
+_AHEAD = 2
+"""Rounds of requests that a read from a server holds at a time."""
 
 _COPY_SINGLY = 4096
 """Frame bytes from which copying frames one by one is faster than one fancy-indexed copy."""
@@ -141,7 +145,7 @@ class StoredFrames:
             for here, there in zip(local.tolist(), place.tolist(), strict=True):
                 out[there] = seen[here]
 
-        self._drive(selection, None, copy)
+        self._drive(selection, None, copy, DetectorRegion.of(selection).visible)
         return out.reshape(selection.shape)
 
     def run(self, selection: Selection, kernel: Kernel, prepared: Any, keep: BoolArray | None = None) -> Array:
@@ -161,20 +165,37 @@ class StoredFrames:
         out
             What ``kernel.allocate`` made, filled; rows of skipped positions stay as allocated.
         """
-        out = kernel.allocate(selection.n_positions, self.dtype, DetectorRegion.of(selection))
+        region = DetectorRegion.of(selection)
+        out = kernel.allocate(selection.n_positions, self.dtype, region)
 
         def work(block: Array, local: Int64Array, place: Int64Array) -> None:
             kernel.frames(block, local, out, place, prepared)
 
-        self._drive(selection, keep, work)
+        self._drive(selection, keep, work, lambda: looked_at(kernel, prepared, region))
         return out
 
-    def _drive(self, selection: Selection, keep: BoolArray | None, consume: Consume) -> None:
-        """Decode each touched chunk once, and show its frames with the wanted ones and their places."""
+    def reading_bytes(self) -> int:
+        """Memory that a read takes besides its result: a chunk, coded and decoded, and whole frames of its positions.
+
+        From a server also what is on its way.
+        """
+        chunk = 2 * self._array.chunk_bytes
+        if math.prod(self._array.per_shard[-2:]) > 1:
+            chunk += math.prod(self._chunk[:-2]) * math.prod(self.shape[-2:]) * self.dtype.itemsize
+        return chunk if is_local(self.url) else chunk + _AHEAD * BATCH
+
+    def _drive(
+        self, selection: Selection, keep: BoolArray | None, consume: Consume, pixels: Callable[[], BoolArray | None]
+    ) -> None:
+        """Decode each touched chunk once, and show its frames with the wanted ones and their places.
+
+        Where frames are cut into tiles, only those with any of `pixels` are read (all of them for None); the others
+        are shown as zeros.
+        """
         self.head.check_selection(selection)
         pieces = self._pieces(selection, keep)
         grid = self._array.per_shard
-        tiles = list(itertools.product(*(range(n) for n in grid[-2:])))
+        tiles = [(0, 0)] if math.prod(grid[-2:]) == 1 else touched_tiles(pixels(), self._chunk[-2:], grid[-2:])
         wanted = [((*p.shard, 0, 0), ravel((*p.inner, *tile), grid)) for p in pieces for tile in tiles]
         frames = math.prod(self._chunk[:-2])
         rows, columns = self.shape[-2:]
@@ -188,16 +209,18 @@ class StoredFrames:
                 local, place = local[kept], place[kept]
             consume(block.reshape(frames, rows, columns), local, place)
 
-        if len(tiles) == 1:
+        if math.prod(grid[-2:]) == 1:
             self._array.stream(wanted, show)
             return
-        with lease(rows * columns * self.dtype.itemsize) as buffer:
-            frame = buffer.view(self.dtype).reshape(rows, columns)
+        with lease(frames * rows * columns * self.dtype.itemsize) as buffer:
+            block = buffer.view(self.dtype).reshape(frames, rows, columns)
+            if len(tiles) < math.prod(grid[-2:]):
+                block[...] = 0
 
             def assemble(at: int, tile: Array) -> None:
-                paste(frame, tile.reshape(tile.shape[-2:]), tiles[at % len(tiles)])
+                paste(block, tile.reshape(frames, *tile.shape[-2:]), tiles[at % len(tiles)])
                 if at % len(tiles) == len(tiles) - 1:
-                    show(at, frame)
+                    show(at, block)
 
             self._array.stream(wanted, assemble)
 
@@ -231,11 +254,29 @@ def as_slice(run: range) -> slice:
     return slice(run.start, stop, run.step) if len(run) else slice(0, 0)
 
 
-def paste(frame: Array, tile: Array, at: tuple[int, ...]) -> None:
-    """Put detector tile number `at` into its place in a frame, without what lies beyond the edge."""
-    top, left = at[0] * tile.shape[0], at[1] * tile.shape[1]
-    target = frame[top : top + tile.shape[0], left : left + tile.shape[1]]
-    target[...] = tile[: target.shape[0], : target.shape[1]]
+def touched_tiles(pixels: BoolArray | None, tile: tuple[int, ...], grid: tuple[int, ...]) -> list[tuple[int, int]]:
+    """List the detector tiles that are looked at, at least one.
+
+    Parameters
+    ----------
+    pixels : shape (ky, kx)
+        True at pixels of the stored detector that are looked at; None for all.
+    tile, grid
+        Rows and columns of a tile, and numbers of tiles.
+    """
+    tiles = list(itertools.product(range(grid[0]), range(grid[1])))
+    if pixels is None:
+        return tiles
+    rows, columns = tile
+    seen = [(a, b) for a, b in tiles if pixels[a * rows : (a + 1) * rows, b * columns : (b + 1) * columns].any()]
+    return seen or tiles[:1]
+
+
+def paste(frames: Array, tiles: Array, at: tuple[int, ...]) -> None:
+    """Put detector tile number `at` of some frames into its place, without what lies beyond the edge."""
+    top, left = at[0] * tiles.shape[-2], at[1] * tiles.shape[-1]
+    target = frames[:, top : top + tiles.shape[-2], left : left + tiles.shape[-1]]
+    target[...] = tiles[:, : target.shape[-2], : target.shape[-1]]
 
 
 def block_bytes(url: str) -> int:
