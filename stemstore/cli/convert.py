@@ -65,6 +65,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     flyback: options.Flyback = None,
     format_version: options.FormatVersion = None,
     option: options.Option = None,
+    storage_option: options.StorageOption = None,
     count: counting.Count = None,
     rule: counting.CountingRule = counting.Rule.stemstore,
     background_threshold: counting.Background = None,
@@ -115,6 +116,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     The store appears under its name when it is finished. A conversion that is interrupted keeps its finished parts for
     --resume; one that fails leaves nothing behind.
     """
+    *sources, destination = options.reached([*sources, destination], storage_option)
     source, asked = asked_for(locals())
     refuse_taken(destination, overwrite=overwrite, resume=resume)
     if dry_run:

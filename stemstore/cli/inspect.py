@@ -21,6 +21,7 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     flyback: options.Flyback = None,
     format_version: options.FormatVersion = None,
     option: options.Option = None,
+    storage_option: options.StorageOption = None,
     sample: Annotated[
         bool, typer.Option("--sample", help="Count the electrons of 8 frames.", rich_help_panel=options.SOURCE)
     ] = False,
@@ -43,7 +44,8 @@ def run(  # noqa: PLR0913  # one parameter per option is how typer reads them
     given = options.source_options(scan_shape=scan_shape, flyback=flyback, format_version=format_version, option=option)
     from stemstore.conversion.inspect import inspect
 
-    found = inspect(sources[0] if len(sources) == 1 else sources, reader, sample=sample, plot=plot, **given)
+    urls = options.reached(sources, storage_option)
+    found = inspect(urls[0] if len(urls) == 1 else urls, reader, sample=sample, plot=plot, **given)
     if as_json:
         print_json("inspect", asdict(found))
     else:

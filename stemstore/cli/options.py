@@ -50,6 +50,16 @@ Option = Annotated[
     ),
 ]
 
+StorageOption = Annotated[
+    list[str] | None,
+    setting(
+        "--storage-option",
+        "How servers are reached, may be repeated: anon=true, endpoint_url=URL; keys are better in the environment.",
+        SOURCE,
+        "KEY=VALUE",
+    ),
+]
+
 BeamEnergy = Annotated[
     str | None, setting("--beam-energy", "Beam energy in keV, or with its unit.", CALIBRATION, "ENERGY")
 ]
@@ -110,6 +120,21 @@ def source_options(
     return given
 
 
+def reached(urls: list[str], storage_option: list[str] | None) -> list[str]:
+    """Put storage options into the URLs among some paths.
+
+    Raises
+    ------
+    InputError
+        A text is not understood, or none of the paths is a URL.
+    """
+    if not storage_option:
+        return urls
+    from stemstore.store.address import reach_urls
+
+    return reach_urls(*urls, storage_options=parse_assignments(storage_option, "--storage-option"))
+
+
 def parse_shape(text: str, flag: str) -> tuple[int, ...]:
     """Read ``'40,41'`` or ``'40x41'``: one to three whole numbers above zero.
 
@@ -143,7 +168,7 @@ def parse_numbers(text: str, flag: str, count: int) -> tuple[float, ...]:
     return numbers
 
 
-def parse_assignments(texts: list[str]) -> dict[str, Any]:
+def parse_assignments(texts: list[str], flag: str = "--option") -> dict[str, Any]:
     """Read ``key=value`` texts; a value that is JSON is read as such, any other stays text.
 
     Raises
@@ -156,10 +181,11 @@ def parse_assignments(texts: list[str]) -> dict[str, Any]:
         key, sign, value = text.partition("=")
         key = key.strip().replace("-", "_")
         if not sign or not key.isidentifier():
-            msg = f"--option {text!r} is not understood; write it as key=value, such as dtype='<u2'"
-            raise InputError(msg, key="--option", found=text)
+            told = text if flag == "--option" else "…"  # of servers it may be a secret
+            msg = f"{flag} {told!r} is not understood; write it as key=value, such as dtype='<u2'"
+            raise InputError(msg, key=flag, found=told)
         if key in found:
-            msg = f"--option {key!r} is given twice; leave one out"
+            msg = f"{flag} {key!r} is given twice; leave one out"
             raise InputError(msg, key=key)
         try:
             found[key] = json.loads(value)

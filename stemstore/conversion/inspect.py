@@ -13,12 +13,13 @@ from stemstore.conversion.probe import Probe, probe
 from stemstore.conversion.threshold_plot import draw_thresholds
 from stemstore.errors import StemStoreError
 from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
+from stemstore.scan.open import reached
 from stemstore.scan.stored import addresses, store_at
 from stemstore.sources.contract import EventSource
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stemstore.sources.contract import Source
     from stemstore.store.open import StoredScan
@@ -42,6 +43,7 @@ def inspect(
     *,
     sample: bool = False,
     plot: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Inspection:
     """Tell what data are from their headers, without reading a pixel.
@@ -57,6 +59,8 @@ def inspect(
     plot
         File for a picture of the pixel values of these frames, with noise peak and thresholds; its ending decides the
         format. Implies `sample`; raw frames only.
+    storage_options
+        For fsspec's file system of a URL, such as ``{"anon": True}``; they are kept in no text.
     **options
         Calibration and options of the reader, as in `stemstore.open`.
 
@@ -68,7 +72,8 @@ def inspect(
     Raises
     ------
     InputError
-        An option is not understood, or a store was given one; a plot of what holds no noise was asked for.
+        An option is not understood, or a store was given one; a plot of what holds no noise was asked for;
+        `storage_options` for what is no URL.
     UnknownFormatError, AmbiguousFormatError, NotFoundError, CorruptDataError, FormatVersionError
         The data cannot be read.
 
@@ -80,7 +85,7 @@ def inspect(
     from stemstore.sources.registry import explain, open_source
 
     calibration, reader_options = Calibration.split(options)
-    paths = addresses(url)
+    paths = addresses(reached(url, storage_options))
     stored = None if reader is not None else store_at(paths, reader_options, allow_incomplete=True)
     if stored is not None:
         seen = _probe_store(stored, paths[0], plot) if sample or plot is not None else Probe()

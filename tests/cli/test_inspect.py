@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
+
+from stemstore.testing.elsewhere import CountedFiles
 
 
 def test_raw_file(call, raw):
@@ -51,6 +54,32 @@ def test_raw_binary_with_free_options(document, tmp_path, frames):
     frames.astype("<u2").tofile(tmp_path / "x.raw")
     options = ["--reader", "raw_binary", "--option", "shape=[4, 5, 16, 16]", "--option", "dtype=<u2"]
     assert document("inspect", tmp_path / "x.raw", *options)["scan_shape"] == [4, 5]
+
+
+class Locked(CountedFiles):
+    """Files that open to those who know the word."""
+
+    protocol = "locked"
+
+    def info(self, path, **more):
+        if self.storage_options.get("word") != "sesame seed":
+            msg = f"{path} is locked"
+            raise PermissionError(msg)
+        return super().info(path, **more)
+
+
+def test_options_of_servers_reach_them(call, document, raw):
+    """What a server wants to be told is given as to the library, is for URLs only, and is not repeated in messages."""
+    fsspec.register_implementation("locked", Locked, clobber=True)
+    url = f"locked://{raw}"
+    assert document("inspect", url, "--storage-option", "word=sesame seed")["scan_shape"] == [4, 5]
+    for verb in (["inspect", url], ["convert", url, f"{url}.zarr"]):
+        refused = call(*verb, "--storage-option", "word=open barley")
+        assert refused.exit_code
+        assert "is locked" in refused.stderr
+        assert "barley" not in refused.stderr
+    assert "without a URL" in call("inspect", raw, "--storage-option", "word=sesame seed").stderr
+    assert "sesame" not in call("inspect", url, "--storage-option", "sesame").stderr
 
 
 def test_missing_file_is_exit_3(call, tmp_path):
