@@ -16,8 +16,7 @@ from stemstore.kernels.gaps import runs_of_slots
 from stemstore.scan.lazy import source_node
 from stemstore.scan.pieces import SmallPieces
 from stemstore.scan.points import Frames, PointSource
-from stemstore.sources.streaming import EventScan
-from stemstore.store.events import StoredEvents
+from stemstore.scan.series_source import holds_events
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array
@@ -161,7 +160,7 @@ def bottom(source: Any) -> Any:
 
 def is_counted(source: Any) -> bool:
     """Tell whether a source holds electron events, not pixels."""
-    return isinstance(bottom(source), (EventScan, StoredEvents))
+    return holds_events(bottom(source))
 
 
 def stored_positions(source: Any, selection: Selection) -> Int64Array:

@@ -95,7 +95,7 @@ class ScanArray(da.Array, metaclass=_Dask):
     def __getitem__(self, key: Any) -> da.Array:
         selection = self.selection()
         composed = None if selection is None else selection.compose(key)
-        return super().__getitem__(key) if composed is None else ScanArray(self._source, composed)
+        return super().__getitem__(key) if composed is None else ScanArray(*narrowed(self._source, composed))
 
     def rechunk(self, chunks: Any = "auto", *args: Any, **kwargs: Any) -> da.Array:
         """Rechunk without reading the old blocks."""
@@ -202,6 +202,12 @@ def selection_of(array: Any) -> tuple[ScanSource, Selection] | None:
         return None
     selection = array.selection()
     return None if selection is None else (array._source, selection)
+
+
+def narrowed(source: ScanSource, selection: Selection) -> tuple[ScanSource, Selection]:
+    """Give the one source that a selection of several has picked, and what is selected of it."""
+    narrow = getattr(source, "narrowed", None)
+    return (source, selection) if narrow is None else narrow(selection)
 
 
 def source_node(source: ScanSource | None) -> Any:

@@ -115,6 +115,53 @@ def open_scan(  # noqa: PLR0913 (the public door: every correction by its name)
     >>> ds = stemstore.open("scan_42.zarr")  # doctest: +SKIP
     >>> ds.intensity.isel(y=3, x=4).plot()  # doctest: +SKIP
     """
+    given, reader_options = Calibration.split(options)
+    found = find_scan(
+        reached(url, storage_options, cache, cache_size),
+        {"dark": dark, "gain": gain, "bad_pixels": bad_pixels, "mask": mask},
+        reader=reader,
+        allow_incomplete=allow_incomplete,
+        calibration=calibration,
+        options=reader_options,
+    )
+    for text in found.warnings:
+        warnings.warn(f"{found.url}: {text}", ScanWarning, stacklevel=2)
+    return dressed(found, given, flyback=flyback)
+
+
+def dressed(found: Found, given: Calibration, *, flyback: bool) -> xr.Dataset:
+    """Make the dataset of a scan that was found; parameters as of `open_scan`."""
+    dataset = build(found.source, found.axes, found.acquisition, given, found.url, flyback=flyback, known=found.known)
+    return dataset.assign_attrs(warnings=list(found.warnings)) if found.warnings else dataset
+
+
+def find_scan(
+    url: Any,
+    wanted: Mapping[str, Any],
+    *,
+    reader: str | None = None,
+    allow_incomplete: bool = False,
+    calibration: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> Found:
+    """Open a store or raw files, without making a dataset of them.
+
+    Parameters
+    ----------
+    url
+        As of `open_scan`, with all that is needed to reach it.
+    wanted
+        Corrections by name.
+    reader, allow_incomplete, calibration
+        As of `open_scan`.
+    options
+        Of the reader.
+
+    Raises
+    ------
+    StemStoreError
+        As for `open_scan`.
+    """
     from stemstore.scan.corrected import Asked
     from stemstore.scan.stored import addresses, store_at
     from stemstore.sources.references import references_of
@@ -122,29 +169,18 @@ def open_scan(  # noqa: PLR0913 (the public door: every correction by its name)
     from stemstore.sources.streaming import scan_source
     from stemstore.store.calibration import SavedCalibration, read_calibration
 
-    given, reader_options = Calibration.split(options)
-    wanted = {"dark": dark, "gain": gain, "bad_pixels": bad_pixels, "mask": mask}
-    paths = addresses(reached(url, storage_options, cache, cache_size))
-    stored = None if reader is not None else store_at(paths, reader_options, allow_incomplete=allow_incomplete)
+    paths, options = addresses(url), options or {}
+    stored = None if reader is not None else store_at(paths, options, allow_incomplete=allow_incomplete)
     if stored is not None:
         document = stored.document
         saved = read_calibration(stored) if calibration else SavedCalibration()
-        known = Known(
-            saved.values,
-            saved.arrays,
-            saved.mark,
-            Asked.of(wanted, (document.shape[-2], document.shape[-1]), saved.arrays),
-        )
-        return build(stored, document.axes, document.acquisition, given, paths[0], flyback=flyback, known=known)
-    source = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **reader_options)
+        asked = Asked.of(wanted, (document.shape[-2], document.shape[-1]), saved.arrays)
+        known = Known(saved.values, saved.arrays, saved.mark, asked)
+        return Found(stored, document.axes, document.acquisition, known, paths[0])
+    source = open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **options)
     metadata, carried = source.metadata, references_of(source)
-    for text in metadata.warnings:
-        warnings.warn(f"{paths[0]}: {text}", ScanWarning, stacklevel=2)
     known = Known(arrays=carried, asked=Asked.of(wanted, source.frame_shape, carried))
-    dataset = build(
-        scan_source(source), metadata.axes, metadata.acquisition, given, paths[0], flyback=flyback, known=known
-    )
-    return dataset.assign_attrs(warnings=list(metadata.warnings)) if metadata.warnings else dataset
+    return Found(scan_source(source), metadata.axes, metadata.acquisition, known, paths[0], tuple(metadata.warnings))
 
 
 def reached(
@@ -178,6 +214,32 @@ class Known:
     arrays: Mapping[str, DetectorImage] = field(default_factory=dict)
     mark: str = ""
     asked: Asked | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A scan that was opened, before a dataset is made of it.
+
+    Attributes
+    ----------
+    source
+        Its frames or events, not corrected.
+    axes, acquisition
+        What the data say.
+    known
+        What else is known, and is to be done.
+    url
+        Where it lies, without secrets; of several files the first.
+    warnings
+        What is odd about raw files.
+    """
+
+    source: Any
+    axes: list[Axis]
+    acquisition: Acquisition
+    known: Known
+    url: str
+    warnings: tuple[str, ...] = ()
 
 
 def build(

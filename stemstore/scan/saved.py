@@ -18,6 +18,7 @@ from stemstore.scan.stated import intensity, stated_values
 if TYPE_CHECKING:
     import os
 
+    import dask.array as da
     import xarray as xr
 
     from stemstore._types import Array
@@ -129,19 +130,29 @@ def with_arrays(dataset: xr.Dataset, arrays: Mapping[str, DetectorImage], mark: 
     mark
         Text that tells arrays of the same scan apart that were saved at different times.
     """
-    import dask.array as da
     import xarray as xr
-    from dask.base import tokenize
 
     image = dataset["intensity"]
     for name, array in arrays.items():
-        key = f"calibration-{tokenize(dataset.attrs.get('source_url'), image.attrs.get('stemstore_uuid'), name, mark)}"
-        meta = np.empty((0,) * len(array.shape), array.dtype)
-        data = da.from_array(Kept(array), chunks=-1, name=key, meta=meta)
+        data = lazy_map(array, dataset.attrs.get("source_url"), image.attrs.get("stemstore_uuid"), name, mark)
         dims = image.dims[:-2] if name in ORIGIN else image.dims[-2:]
-        variable = xr.Variable(dims, data, getattr(array, "attributes", None) or ABOUT.get(name, {}))
+        variable = xr.Variable(dims, data, map_attributes(array, name))
         dataset = dataset.assign_coords({name: variable}) if name in ORIGIN else dataset.assign({name: variable})
     return dataset
+
+
+def lazy_map(array: DetectorImage, *identity: Any) -> da.Array:
+    """Show a small array of a calibration lazily; equal identities mean equal values."""
+    import dask.array as da
+    from dask.base import tokenize
+
+    meta = np.empty((0,) * len(array.shape), array.dtype)
+    return da.from_array(Kept(array), chunks=-1, name=f"calibration-{tokenize(*identity)}", meta=meta)
+
+
+def map_attributes(array: DetectorImage, name: str) -> dict[str, Any]:
+    """Attributes of an array of a calibration."""
+    return getattr(array, "attributes", None) or ABOUT.get(name, {})
 
 
 def _store_of(dataset: xr.Dataset, store: Any) -> Any:

@@ -70,7 +70,7 @@ def any_kind(request, kinds):
     return kinds[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store_of():
     """Write counts as a store, dense or counted."""
     return write_store
