@@ -38,39 +38,6 @@ class Background(NamedTuple):
     quantum: float
 
 
-def measure_background(
-    binned: Array, bins: Array, size: int, tile: int, *, offset: float = 0.0, counted: bool = False
-) -> Background:
-    """Estimate level and noise of the area without disks.
-
-    Parameters
-    ----------
-    binned : shape (rows or more, columns or more), counts above `offset` per bin
-        From `stemstore.kernels.disks.frame.shrink`.
-    bins : shape (rows, columns), float32
-        Visible share of every bin; those below 1 are left out.
-    size : px
-        Side of a bin.
-    tile : px
-        Side of the squares whose means are compared, about the radius of a disk.
-    offset : counts per pixel
-        What was taken off the frame.
-    counted
-        Whether the counts are whole electrons.
-    """
-    side = max(2, round(tile / size))
-    beyond = offset * size**2
-    level, variance, top = clip_tiles(*tile_sums(binned, bins, side), beyond)
-    level, top = level + beyond, top + beyond
-    quantum = 0.0
-    if variance > 0:
-        quantum = min(variance / level, top) if level > 0 else max(top, 0.0)
-    if counted:
-        quantum = max(quantum, 1.0)  # counted frames cannot hold less than one electron a count
-    level, variance = level / size**2, variance / size**2
-    return Background(level, max(variance, quantum**2 / (bins.size * size**2)), quantum)
-
-
 @numba.njit(nogil=True, cache=True)
 def noise_limit(variance: float, jump: float, significance: float) -> float:
     """Give one of `noise_limits`."""
@@ -209,3 +176,38 @@ def clip_tiles(
         one = variance / (level + offset) if level + offset > 0 else 0.0
         bound = level + 3 * math.sqrt(variance / area) + min(one, top + offset) / area
     return level, variance, top
+
+
+@numba.njit(nogil=True, cache=True)
+def measure_background(
+    binned: Array, bins: Array, size: int, tile: int, offset: float = 0.0, counted: bool = False
+) -> Background:
+    """Estimate level and noise of the area without disks.
+
+    Parameters
+    ----------
+    binned : shape (rows or more, columns or more), counts above `offset` per bin
+        From `stemstore.kernels.disks.frame.shrink`.
+    bins : shape (rows, columns), float32
+        Visible share of every bin; those below 1 are left out.
+    size : px
+        Side of a bin.
+    tile : px
+        Side of the squares whose means are compared, about the radius of a disk.
+    offset : counts per pixel
+        What was taken off the frame.
+    counted
+        Whether the counts are whole electrons.
+    """
+    side = max(2, round(tile / size))
+    beyond = offset * size**2
+    count, total, square, largest = tile_sums(binned, bins, side)
+    level, variance, top = clip_tiles(count, total, square, largest, beyond)
+    level, top = level + beyond, top + beyond
+    quantum = 0.0
+    if variance > 0:
+        quantum = min(variance / level, top) if level > 0 else max(top, 0.0)
+    if counted:
+        quantum = max(quantum, 1.0)  # counted frames cannot hold less than one electron a count
+    level, variance = level / size**2, variance / size**2
+    return Background(level, max(variance, quantum**2 / (bins.size * size**2)), quantum)

@@ -9,9 +9,11 @@ import numba
 import numpy as np
 
 from stemstore.kernels.arguments import frozen
+from stemstore.kernels.background import measure_background
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray
+    from stemstore.kernels.background import Background
 
 SHORT = 2  # bytes of the widest integers whose sums over bins float32 holds exactly
 
@@ -129,3 +131,40 @@ def _subtract_row(values: Array, shares: Array, level: float) -> float:
         values[j] = left
         norm += left * left
     return np.float64(norm)
+
+
+@numba.njit(nogil=True, cache=True)
+def make_ready(
+    frame: Array,
+    hidden: tuple[BoolArray, Array],
+    offset: float,
+    counted: bool,
+    buffers: tuple[Array, Array],
+    sizes: tuple[int, int, int],
+) -> tuple[Background, float]:
+    """Do all of the above to a frame, in one call: threads take turns between calls.
+
+    Parameters
+    ----------
+    frame
+        From `loadable`.
+    hidden
+        Bad pixels, and the visible share of every bin.
+    offset, counted
+        From `offset_of`, and whether the counts are whole electrons.
+    buffers
+        From `stemstore.kernels.correlation.workspace`: filled with the frame, and with its bins minus their level.
+    sizes
+        Margin, side of a bin, side of the tiles of `measure_background`.
+
+    Returns
+    -------
+    noise, norm
+        Level and noise of the frame, and the norm of the bins.
+    """
+    (bad, bins), (image, binned), (margin, size, tile) = hidden, buffers, sizes
+    if load(frame, bad, offset, image, margin) > 0:
+        fill(frame, bad, image, margin)
+    shrink(image, margin, size, frame.shape, binned)
+    noise = measure_background(binned, bins, size, tile, offset, counted)
+    return noise, subtract(binned, bins, (noise.level - offset) * size**2)

@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stemstore.kernels import background, correlation, peaks
-from stemstore.kernels.disks import frame as pixels
-from stemstore.kernels.disks import likelihood
+from stemstore.kernels import correlation
+from stemstore.kernels.disks.frame import loadable, make_ready, offset_of
+from stemstore.kernels.disks.likelihood import refine
 from stemstore.kernels.disks.newton import newton
-from stemstore.kernels.disks.sums import disk_sums, precision, write_rows
+from stemstore.kernels.disks.rows import likely_disks, write_disks
+from stemstore.kernels.disks.sums import disk_sums
 from stemstore.kernels.disks.surroundings import MAD, Rules
+from stemstore.kernels.peaks import STEPS, candidates
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, FloatArray, Int64Array
+    from stemstore._types import Array, Int64Array
     from stemstore.kernels.background import Background
     from stemstore.kernels.disks.plan import DiskPlan
 
 COLUMNS = ("ky", "kx", "intensity", "correlation", "sigma_q")
 """Meaning of the last axis of a disk list: row and column in px, counts, counts per pixel, px."""
 
-FILTERS = (*peaks.STEPS, "min_spacing after refinement", "hot pixel")
+FILTERS = (*STEPS, "min_spacing after refinement", "hot pixel")
 """What the numbers of `filter_counts` are left after, in this order."""
 
-HOT_SHARE = 0.5  # one pixel holding more of the net counts than this is a hot pixel, not a disk
 ROUNDING = 1e-6  # rounding of a float32 transform pair, relative to the norms of frame and kernel
 
 
@@ -58,7 +59,7 @@ def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = Fal
     counts on its background can be located with, see `stemstore.kernels.disks.sums.precision`; the mode
     ``"likelihood"`` comes close to it.
     """
-    return _find(frame, plan, out, counted=counted)[-1]
+    return int(_find(frame, plan, out, counted=counted)[-1])
 
 
 def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dict[str, int]:
@@ -76,33 +77,36 @@ def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dic
         absolute threshold on the level of the frame and keep `edge_boundary`, the last one is the number of disks.
     """
     out = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32)
-    return dict(zip(FILTERS, _find(frame, plan, out, counted=counted), strict=True))
+    return dict(zip(FILTERS, _find(frame, plan, out, counted=counted).tolist(), strict=True))
 
 
-def _find(frame: Array, plan: DiskPlan, out: Array, *, counted: bool) -> list[int]:
+def _find(frame: Array, plan: DiskPlan, out: Array, *, counted: bool) -> Int64Array:
     """Write the table of the disks; give the numbers of peaks left after each of `FILTERS`."""
     options, shown = plan.parameters, plan.visibility
-    frame = pixels.loadable(frame)
-    offset = pixels.offset_of(frame, counted=counted)
+    frame = loadable(frame)
+    offset = offset_of(frame, counted=counted)
     counted = counted or frame.dtype.kind in "ui"
     image, binned = correlation.workspace(plan.frame_shape, shown.margin, plan.fft_shape)
-    if pixels.load(frame, plan.bad, offset, image, shown.margin):
-        pixels.fill(frame, plan.bad, image, shown.margin)
-    pixels.shrink(image, shown.margin, options.binning, plan.frame_shape, binned)
-    tile = max(4, round(options.radius))
-    noise = background.measure_background(binned, shown.bins, options.binning, tile, offset=offset, counted=counted)
-    norm = pixels.subtract(binned, shown.bins, (noise.level - offset) * options.binning**2)
+    sizes = shown.margin, options.binning, max(4, round(options.radius))
+    noise, norm = make_ready(frame, (plan.bad, shown.bins), offset, counted, (image, binned), sizes)
     spectrum = correlation.transform(binned)
     score = _detection_map(spectrum, plan)
     floor = ROUNDING * norm * math.sqrt(plan.square) / options.binning
-    found = peaks.candidates(score, binned, shown.bins, shown.share, _rules(score, plan, noise, floor))
-    centres = _refined(image, spectrum, plan, found, (noise.level, offset))
-    keep = peaks.space_out(centres, options.min_spacing / 2)
-    centres, values = centres[keep], found[1][keep]
-    sums = disk_sums(image, shown.good, shown.margin, centres, options.radius, options.edge_width)
-    sigma = precision(sums, offset, noise.quantum, options.radius, options.edge_width)
-    n_disks = write_rows(centres, values, sums, sigma, HOT_SHARE, out)
-    return [*found[3].tolist(), len(values), n_disks]
+    rules, rest = _rules(score, plan, noise, floor), (offset, options.edge_width)
+    visible = shown.good, shown.partial, shown.bins, shown.share
+    if plan.bank is not None and options.power == 1:
+        return likely_disks((score, binned, image), visible, rules, plan.bank, plan.response, rest, out)
+    positions, values, (excess, slopes), tally = candidates(score, binned, shown.bins, shown.share, rules)
+    if plan.bank is not None:  # the map has no unit
+        heights = disk_sums(image, shown.good, shown.margin, positions, options.radius, options.edge_width).counts
+        backgrounds = rules.level + np.maximum(excess, 0.0), slopes
+        heights = heights / (math.pi * options.radius**2)
+        positions = refine(image, visible[:2], positions, heights, backgrounds, offset, plan.bank)
+    elif options.subpixel == "none":
+        positions = np.round(positions)
+    elif plan.sharp is not None:
+        positions = newton(correlation.weighted(spectrum, plan.sharp, options.power), plan.fft_shape, positions)
+    return np.append(tally, write_disks(image, shown.good, positions, values, rules, rest, out))
 
 
 def _detection_map(spectrum: Array, plan: DiskPlan) -> Array:
@@ -115,31 +119,6 @@ def _detection_map(spectrum: Array, plan: DiskPlan) -> Array:
     rows, columns = gains.shape[1:]
     score: Array = maps[0][:rows, :columns] * gains[0] - maps[1][:rows, :columns] * gains[1]
     return score
-
-
-def _refined(
-    image: Array,
-    spectrum: Array,
-    plan: DiskPlan,
-    found: tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray], Int64Array],
-    floors: tuple[float, float],
-) -> FloatArray:
-    """Give sub-pixel positions of candidates, the way that was chosen; `floors` are level of the frame and offset."""
-    positions, values, (excess, slopes), _ = found
-    if plan.bank is not None:
-        visible = plan.visibility.good, plan.visibility.partial
-        heights, below = values / plan.response, floors[0] + np.maximum(excess, 0.0)
-        if plan.parameters.power != 1:  # the map has no unit
-            radius, width = plan.parameters.radius, plan.parameters.edge_width
-            sums = disk_sums(image, plan.visibility.good, plan.visibility.margin, positions, radius, width)
-            heights = sums.counts / (math.pi * radius**2)
-        return likelihood.refine(image, visible, positions, heights, (below, slopes), floors[1], plan.bank)
-    if plan.parameters.subpixel == "none":
-        return np.round(positions)
-    if plan.sharp is not None:
-        product = correlation.weighted(spectrum, plan.sharp, plan.parameters.power)
-        return newton(product, plan.fft_shape, positions)
-    return positions
 
 
 def _rules(score: Array, plan: DiskPlan, noise: Background, floor: float) -> Rules:
