@@ -103,6 +103,45 @@ def appearing(files: list[Path], *, overwrite: bool) -> Iterator[list[Path]]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+@contextmanager
+def appearing_folder(path: Path, *, overwrite: bool) -> Iterator[list[Path]]:
+    """Give a place for a folder beside the final one, and bring what was made there under its name at the end.
+
+    An old folder of that name goes when the new one is whole. Where anything fails, nothing is left behind.
+
+    Raises
+    ------
+    DestinationExistsError
+        Something appeared under the name meanwhile, and overwriting was not asked for.
+    StorageError
+        The device refuses to write.
+    """
+    work = path.parent / f".{path.name}.part-{uuid.uuid4()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir()
+        yield [work / path.name]
+        for file in (work / path.name).rglob("*"):
+            (sync_folder if file.is_dir() else _make_durable)(file)
+        if os.path.lexists(path):
+            if not overwrite:
+                msg = f"'{path}' appeared while it was being written; choose another name or pass overwrite=True"
+                raise DestinationExistsError(msg, url=str(path))
+            path.rename(work / f"{path.name}.old")
+        (work / path.name).rename(path)
+        sync_folder(path.parent)
+    except StemStoreError:
+        raise
+    except OSError as error:
+        old = work / f"{path.name}.old"
+        if old.exists() and not os.path.lexists(path):
+            with suppress(OSError):
+                old.rename(path)
+        raise refused(error, path, "write") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def _exchange(work: Path, files: list[Path]) -> None:
     """Give the new files their names: one replaces its predecessor, several come when theirs are out of the way."""
     old = [path for path in reversed(files) if os.path.lexists(path)] if len(files) > 1 else []

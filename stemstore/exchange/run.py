@@ -1,4 +1,4 @@
-"""Writing a counted scan for another program."""
+"""Writing a scan for another program: its events, or references to its frames."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stemstore.errors import InputError
 from stemstore.exchange.losses import losses
 from stemstore.exchange.place import appearing, check_free, local_destination
 from stemstore.exchange.raw_csr import RAW_CSR
+from stemstore.exchange.reference_export import FORMS, NAMES, ReferenceReport, export_references, form_of
 from stemstore.exchange.stempy import STEMPY
 from stemstore.exchange.target import CountedScan, ShownColumns
 from stemstore.progress import NoProgress, Progress
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
-Format = Literal["stempy", "raw-csr"]
+Format = Literal["stempy", "raw-csr", "kerchunk", "icechunk"]
 
 TARGETS: dict[str, Target] = {target.name: target for target in (STEMPY, RAW_CSR)}
-"""Formats to export to, by name."""
+"""Formats that events are exported to, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +87,44 @@ def export(
     reader: str | None = None,
     flyback: bool = True,
     overwrite: bool = False,
+    prefix: str | None = None,
     progress: Progress | None = None,
     **options: Any,
-) -> ExportReport:
-    """Write a counted scan for stempy or LiberTEM.
+) -> ExportReport | ReferenceReport:
+    """Write a counted scan for stempy or LiberTEM, or references to frames for any program that reads Zarr.
 
-    The events and, where the format has a place for it, how they were counted are written; the report lists what is
+    Of events, how they were counted is written as well where the format has a place for it; the report lists what is
     known and has no place there. Nothing is rounded, merged or left out otherwise.
+
+    References say which bytes of which files the frames are; no pixel is copied. Raw files whose pixels are neither
+    packed nor compressed, and finished dense stores, whose compressed chunks become chunks of their own, can be
+    referred to. Coordinates, the states of the frames and attributes are written out, among them what the references
+    were made from.
 
     Parameters
     ----------
     source
-        A counted store (path or URL), or raw files of events.
+        A counted store (path or URL) or raw files of events; for references a dense store or raw files of frames.
     destination
-        File to write: ``….h5`` for stempy, ``….toml`` for RAW_CSR, whose three flat files get names that begin alike.
+        File to write: ``….h5`` for stempy, ``….toml`` for RAW_CSR, whose three flat files get names that begin alike,
+        ``….json`` for kerchunk; or folder to write: ``….parquet`` for kerchunk's other form, ``….icechunk``.
     to
-        ``"stempy"`` (counted HDF5, version 3) or ``"raw-csr"`` (LiberTEM); by the extension of the destination when
-        left out.
+        ``"stempy"`` (counted HDF5, version 3), ``"raw-csr"`` (LiberTEM), ``"kerchunk"`` (references, Zarr format 2) or
+        ``"icechunk"`` (references in a repository, Zarr format 3); by the extension of the destination when left out.
     reader
         Name of the format of raw data; found by content when left out.
     flyback
-        Write the columns recorded while the beam flew back as well; both formats cannot mark them.
+        Write the columns recorded while the beam flew back as well; no format can mark them.
     overwrite
         Replace files of an earlier export of the same format, once the new ones are finished.
+    prefix
+        Of references: what URLs of files begin with in the place of the folder that all of them lie in (of a store: in
+        which it lies), such as ``"s3://bucket/raw"`` where they will be moved; ``""`` for relative paths. Left out,
+        files are referred to where they are.
     progress
-        Receives the advance.
+        Receives the advance; references take none.
     **options
-        Of the reader (``scan_shape``, ``version`` …).
+        Of the reader (``scan_shape``, ``version`` …); of references the calibration of `stemstore.open` as well.
 
     Returns
     -------
@@ -121,7 +133,10 @@ def export(
     Raises
     ------
     InputError
-        The source holds frames, or what the format cannot hold; the destination is not local, or the source itself.
+        The source holds what the format cannot hold: frames, where it is one of events; events, or packed or compressed
+        frames, where references are asked for. The destination is not local, or the source itself.
+    OptionalDependencyError
+        A package that writes the format is not installed.
     DestinationExistsError
         The destination exists and `overwrite` is off, or something else lies there.
     StorageError
@@ -140,9 +155,17 @@ def export(
     --------
     >>> import stemstore
     >>> stemstore.export("scan_42.zarr", "scan_42.h5")  # doctest: +SKIP
+    >>> stemstore.export("scan_42.mib", "scan_42.json", prefix="s3://bucket/raw")  # doctest: +SKIP
     """
+    form = form_of(to, destination)
+    if form is not None:
+        known: dict[str, Any] = {"reader": reader, "flyback": flyback, "overwrite": overwrite, "prefix": prefix}
+        return export_references(source, destination, form, **known, **options)
     started = time.perf_counter()
     target = _target(to, destination)
+    if prefix is not None:
+        msg = f"prefix={prefix!r} is for references, not for {target.name} files; leave it out"
+        raise InputError(msg, key="prefix", found=prefix)
     files = target.files(local_destination(destination))
     check_apart(source, files[-1])
     opened = open_source_or_store(source, reader, **options)
@@ -180,14 +203,17 @@ def _target(name: str | None, destination: PathLike) -> Target:
     """Find the format by its name, or by the extension of the destination."""
     if name is not None:
         if name not in TARGETS:
-            msg = f"to={name!r} is no format to export to; expected {' or '.join(map(repr, TARGETS))}"
-            raise InputError(msg, key="to", found=name, expected=list(TARGETS))
+            names = [*TARGETS, *NAMES]
+            msg = f"to={name!r} is no format to export to; expected {' or '.join(map(repr, names))}"
+            raise InputError(msg, key="to", found=name, expected=names)
         return TARGETS[name]
     extension = Path(os.fspath(destination)).suffix.lower()
     for target in TARGETS.values():
         if extension in target.extensions:
             return target
-    known = "; ".join(f"{' or '.join(target.extensions)} for {target.name}" for target in TARGETS.values())
+    endings = [(target.extensions, target.name) for target in TARGETS.values()]
+    endings += [(form.extensions, form.name) for form in FORMS]
+    known = "; ".join(f"{' or '.join(extensions)} for {name}" for extensions, name in endings)
     msg = f"the extension of {os.fspath(destination)!r} names no format to export to ({known}); pass to=…"
     raise InputError(msg, key="to", found=extension)
 

@@ -1,11 +1,15 @@
 """A small counted store, with calibration and thresholds, whose scan and detector are not square."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import stemstore
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "readers"))  # its encoders write raw files
 
 
 @pytest.fixture(scope="session")

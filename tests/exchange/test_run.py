@@ -162,8 +162,13 @@ def test_frames_are_refused_with_the_way_out(tmp_path, raw):
 @pytest.mark.parametrize(
     ("target", "options", "error", "text"),
     [
-        ("a.xyz", {}, InputError, r"names no format to export to \(\.h5 or \.hdf5 for stempy; \.toml for raw-csr\)"),
-        ("a.h5", {"to": "emd"}, InputError, "to='emd' is no format to export to; expected 'stempy' or 'raw-csr'"),
+        ("a.xyz", {}, InputError, r"names no format to export to \(\.h5 or \.hdf5 for stempy; \.toml for raw-csr; "),
+        (
+            "a.h5",
+            {"to": "emd"},
+            InputError,
+            "to='emd' is no format to export to; expected 'stempy' or 'raw-csr' or",
+        ),
         ("s3://bucket/a.h5", {}, InputError, "is not on this machine"),
         ("{store}/a.h5", {}, InputError, "overlap; choose another place"),
         ("a.h5", {"version": 3}, InputError, "takes no options"),
