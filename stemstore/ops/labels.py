@@ -46,6 +46,12 @@ def intensity_of(scan: Any) -> xr.DataArray:
     import xarray as xr
 
     image = scan
+    if isinstance(scan, xr.DataTree):
+        msg = (
+            "operations take one scan, or scans that fit into one dataset, and this is a tree of scans; call them for "
+            "each: stemstore.map_scans(function, tree, …)"
+        )
+        raise InputError(msg, found="DataTree")
     if isinstance(scan, xr.Dataset):
         if "intensity" not in scan:
             msg = (

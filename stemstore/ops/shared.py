@@ -96,7 +96,7 @@ def compute(*results: Any, **options: Any) -> tuple[Any, ...]:
     Parameters
     ----------
     *results
-        DataArrays, Datasets or dask arrays, of one or several scans.
+        DataArrays, Datasets, dask arrays or trees of these, of one or several scans.
     **options
         Passed to ``dask.compute`` (``scheduler``, ``num_workers`` …).
 
@@ -125,6 +125,8 @@ def compute(*results: Any, **options: Any) -> tuple[Any, ...]:
     ...     stemstore.virtual_image(ds, stemstore.disk(5)), stemstore.center_of_mass(ds)
     ... )
     """
+    if any(_is_tree(result) for result in results):
+        return _with_trees(results, options)
     projection = Projection.of(results)
     wanted = options.get("num_workers") or n_workers()
     workers = projection.workers(wanted, memory_budget())
@@ -133,6 +135,21 @@ def compute(*results: Any, **options: Any) -> tuple[Any, ...]:
     ready = [_with(shared, result) if is_dask_collection(result) else result for result in results]
     with dask.config.set({"num_workers": workers} if workers < wanted else {}):
         return dask_compute(*ready, **options)
+
+
+def _is_tree(result: Any) -> bool:
+    return hasattr(result, "subtree") and hasattr(result, "to_dict")
+
+
+def _with_trees(results: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+    """Compute the datasets of trees, which are no collections of dask, together with everything else."""
+    nodes = [result.to_dict() if _is_tree(result) else {"": result} for result in results]
+    computed = iter(compute(*(one for parts in nodes for one in parts.values()), **options))
+    done = [{path: next(computed) for path in parts} for parts in nodes]
+    return tuple(
+        type(result).from_dict(parts, name=result.name) if _is_tree(result) else parts[""]
+        for result, parts in zip(results, done, strict=True)
+    )
 
 
 class SharedLayer(dict[Any, Any]):
