@@ -8,7 +8,7 @@ from pathlib import Path
 from stemstore.errors import DestinationExistsError, InputError, NotFoundError, StemStoreError
 from stemstore.places.address import local_path
 from stemstore.store.commit import COMMIT, read_commit
-from stemstore.store.journal import JOURNAL, PLAN, read_plan
+from stemstore.store.journal import COPY, JOURNAL, PLAN, read_plan
 from stemstore.store.metadata import ATTRIBUTE, read_root
 from stemstore.store.refusal import begun
 from stemstore.store.urls import Storage, is_local
@@ -24,11 +24,13 @@ def clear(storage: Storage) -> None:
 
 
 def drop_old_journal(storage: Storage) -> None:
-    """Remove the journal of a finished store, which a conversion that was killed at its very end left."""
+    """Remove the journal of a finished store, which a conversion or copy that was killed at its very end left."""
     commit = read_commit(storage)
-    if commit is None or storage.size(PLAN) is None:
+    if commit is None:
         return
-    if read_plan(storage)[0].uuid == commit.uuid:
+    if storage.size(PLAN) is None:
+        storage.delete(COPY)
+    elif read_plan(storage)[0].uuid == commit.uuid:
         storage.delete(JOURNAL)
 
 
@@ -51,8 +53,15 @@ def check_free(target: Storage, *, overwrite: bool) -> bool:
         raise read_only(target.root)
     if not target.exists():
         return True
-    if not is_local(target.root) and target.size(PLAN) is not None and target.size(COMMIT) is None:
-        raise begun(target.root)
+    if not is_local(target.root) and target.size(COMMIT) is None:
+        if target.size(PLAN) is not None:
+            raise begun(target.root)
+        if target.size(COPY) is not None:
+            msg = (
+                f"a copy to '{target.root}' is under way or was interrupted; go on with stemstore copy --resume, or "
+                "choose another name"
+            )
+            raise DestinationExistsError(msg, url=target.root)
     if not overwrite:
         msg = f"'{target.root}' exists; choose another name or pass overwrite=True"
         raise DestinationExistsError(msg, url=target.root)

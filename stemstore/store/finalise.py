@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import shutil
 import uuid as uuids
@@ -11,7 +12,7 @@ from stemstore.errors import ConversionIncompleteError, DestinationExistsError, 
 from stemstore.places.address import local_path
 from stemstore.store.commit import COMMIT, read_commit, write_commit
 from stemstore.store.event_columns import column_infos
-from stemstore.store.journal import JOURNAL, VALID_FRAME, finished
+from stemstore.store.journal import JOURNAL, PLAN_NAME, VALID_FRAME, finished
 from stemstore.store.layout import CountedLayout, Layout
 from stemstore.store.local import sync_folder
 from stemstore.store.maps import map_info, write_map
@@ -22,11 +23,16 @@ from stemstore.store.urls import is_local, open_storage
 from stemstore_schemas import FrameCounts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stemstore._types import Array
     from stemstore.store.urls import Storage
     from stemstore_schemas import ScanDocument
 
 log = logging.getLogger(__name__)
+
+_OLD = ".DELETING-"
+"""Between the name of a store that is being replaced and a random part."""
 
 _LISTED = 20
 """Missing partitions that a message names one by one."""
@@ -116,28 +122,51 @@ def publish(working: str, url: str, *, overwrite: bool) -> None:
     """
     if working != url and is_local(url):
         source, target = local_path(working), local_path(url)
-        old = target.with_name(f"{target.name}.DELETING-{uuids.uuid4()}")
+        old = target.with_name(f"{target.name}{_OLD}{uuids.uuid4()}")
         there = open_storage(url).exists()
         if there and not overwrite:
-            msg = f"'{url}' appeared while it was being converted; the new store is '{working}', rename it by hand"
-            raise DestinationExistsError(msg, url=url)
+            raise _appeared(working, url)
         try:
             if there:
                 target.rename(old)
-            source.rename(target)
+            try:
+                source.rename(target)
+            except OSError:
+                if there:
+                    old.rename(target)
+                raise
             sync_folder(target.parent)
-            if old.is_symlink():
-                old.unlink()  # what it led to is not ours to remove
-            elif there:
-                shutil.rmtree(old)
         except OSError as error:
+            if target.exists() and source.exists() and not overwrite:
+                raise _appeared(working, url) from error
             raise refused(error, target, "rename") from error
+    if overwrite and is_local(url):
+        _remove_old(local_path(url))
     try:
-        open_storage(url).delete(JOURNAL)
+        open_storage(url).delete(JOURNAL, last=PLAN_NAME)  # as long as there is a plan, somebody comes to end this
     except StorageError as error:
         if is_local(url):
             raise
         log.warning("'%s' is finished, but its journal could not be removed: %s", url, error)
+
+
+def _appeared(working: str, url: str) -> DestinationExistsError:
+    msg = f"'{url}' appeared while it was being converted; the new store is '{working}', rename it by hand"
+    return DestinationExistsError(msg, url=url)
+
+
+def _remove_old(target: Path) -> None:
+    """Remove what a new store has replaced, now or before its process was killed."""
+    for old in target.parent.glob(f"{glob.escape(target.name)}{_OLD}*"):
+        try:
+            if old.is_symlink():
+                old.unlink()  # what it led to is not ours to remove
+            else:
+                shutil.rmtree(old)
+        except FileNotFoundError:
+            continue  # somebody else removes it as well
+        except OSError as error:
+            raise refused(error, old, "remove") from error
 
 
 def coordinates(document: ScanDocument) -> list[tuple[ArrayInfo, Array]]:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from stemstore.store.urls import Storage
 
 JOURNAL = ".journal"
-PLAN = f"{JOURNAL}/plan.json"
+PLAN_NAME = "plan.json"
+PLAN = f"{JOURNAL}/{PLAN_NAME}"
 _TOGETHER = 32
 """Entries that are asked for at once."""
 

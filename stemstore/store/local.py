@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from stemstore._types import Array
     from stemstore.store.extents import Extent
+
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+"""What file systems without hard links answer: FAT, some of networks and containers."""
 
 
 class LocalStorage:
@@ -47,10 +51,8 @@ class LocalStorage:
         """Do nothing: files are there at once."""
 
     def create(self, key: str, parts: Sequence[Any]) -> None:
-        """Write a file unless there is one; a conversion has its folder to itself, so that looking first is enough."""
-        if self.size(key) is not None:
-            raise taken(str(self._path(key)))
-        self.put(key, parts)
+        """Write a file unless there is one; of several that try it together one succeeds."""
+        self._write(key, parts, new=True)
 
     def exists(self) -> bool:
         """Whether the folder, a file or a link of its name is there."""
@@ -63,13 +65,21 @@ class LocalStorage:
 
     def put(self, key: str, parts: Sequence[Any]) -> int:
         """Write a temporary file, make it durable, then give it its name."""
+        return self._write(key, parts, new=False)
+
+    def _write(self, key: str, parts: Sequence[Any], *, new: bool) -> int:
         path = self._path(key)
         temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
         try:
             make_folder(path.parent)
             n_bytes = _write_durably(temporary, parts)
-            temporary.replace(path)
+            if not new:
+                temporary.replace(path)
+            elif not _link(temporary, path):
+                raise taken(str(path))
             sync_folder(path.parent)
+        except StemStoreError:
+            raise
         except OSError as error:
             raise refused(error, path, "write") from error
         finally:
@@ -154,11 +164,14 @@ class LocalStorage:
             with _reading(path, "remove"):
                 path.unlink()
 
-    def delete(self, prefix: str = "") -> None:
-        """Remove a folder with all it holds, or a file."""
+    def delete(self, prefix: str = "", *, last: str = "") -> None:
+        """Remove a folder with all it holds, one file of it after all others, or a file."""
         path = self._path(prefix)
         if path.exists():
             with _reading(path, "remove"):
+                if last:
+                    for file in [file for file in path.rglob("*") if not file.is_dir() and file != path / last]:
+                        file.unlink()
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
@@ -197,6 +210,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a file a further name; False where something has that name."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():  # such devices are seldom shared: looking first is all that they allow
+            return False
+        temporary.replace(path)
+    return True
 
 
 def _write_durably(path: Path, parts: Sequence[Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -31,6 +32,12 @@ _AHEAD = 2
 
 _EXPECTED = 5.0
 """Seconds for which an answer that was asked for early counts as new."""
+
+_CONFLICTS = 5
+"""Conditional writes of an object that meet others, before somebody else is said to have it."""
+
+_CONFLICT_PAUSE = 0.1
+"""Seconds, a little more each time."""
 
 _TAKEN = (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED)
 """Statuses of a conditional write whose condition does not hold."""
@@ -100,14 +107,19 @@ class RemoteStorage:
     def create(self, key: str, parts: Sequence[Any]) -> None:
         """Write an object unless there is one, in one step where the server can (``If-None-Match: *``)."""
         body = b"".join(bytes(part) for part in parts)
-        try:
-            with self._asking(key, "write"):
-                if self._create(key, body):
-                    return
-        except DestinationExistsError:
-            if not self._holds(key, body):
-                raise
-            return
+        for attempt in range(1, _CONFLICTS + 1):
+            try:
+                with self._asking(key, "write"):
+                    if self._create(key, body):
+                        return
+                break
+            except DestinationExistsError:
+                found = self._held(key)
+                if found == body:
+                    return  # of an attempt whose answer was lost
+                if found is not None or attempt == _CONFLICTS:
+                    raise
+            time.sleep(random.uniform(0.5, 1.0) * _CONFLICT_PAUSE * attempt)  # two met, and neither was written
         if self.size(key) is not None:
             where = f"{self.root}/{key}"
             raise taken(where)
@@ -125,11 +137,12 @@ class RemoteStorage:
             return False
         return True
 
-    def _holds(self, key: str, body: bytes) -> bool:
-        """Whether an object was written by ourselves, in an attempt whose answer was lost."""
-        with suppress(StemStoreError):
-            return self.get(key) == body
-        return False
+    def _held(self, key: str) -> bytes | None:
+        """Read an object; None where there is none."""
+        try:
+            return self.get(key)
+        except NotFoundError:
+            return None
 
     def tails(self, keys: Sequence[str], length: int) -> list[bytes | None]:
         """Last bytes of several objects, in one round of concurrent requests."""
@@ -224,10 +237,15 @@ class RemoteStorage:
     def sweep(self) -> None:
         """Do nothing: unfinished uploads have no name here."""
 
-    def delete(self, prefix: str = "") -> None:
-        """Remove all objects below a prefix."""
+    def delete(self, prefix: str = "", *, last: str = "") -> None:
+        """Remove all objects below a prefix, one of them after all others."""
         self._link.fs.invalidate_cache()
         path = self._link.at(prefix)
+        if last:
+            others = [self._link.at(key) for key in self.sizes(prefix) if key != f"{prefix}/{last}"]
+            with suppress(NotFoundError), self._asking(prefix, "remove"):
+                if others:
+                    self._link.ask("rm", others)
         with suppress(NotFoundError), self._asking(prefix, "remove"):
             self._link.ask("info", path)
             self._link.ask("rm", path, recursive=True)

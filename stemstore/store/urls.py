@@ -79,8 +79,8 @@ class Storage(Protocol):
     def sweep(self) -> None:
         """Remove what killed writers left behind; only while nobody writes."""
 
-    def delete(self, prefix: str = "") -> None:
-        """Remove everything below a prefix; nothing happens where there is nothing."""
+    def delete(self, prefix: str = "", *, last: str = "") -> None:
+        """Remove everything below a prefix, the object `last` there after all others; nothing happens to nothing."""
 
     def stamp(self, key: str) -> object:
         """Cheap mark that changes when an object is replaced; None where the place has no cheap one."""

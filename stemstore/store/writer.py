@@ -165,6 +165,19 @@ class StoreWriter:
         done = finished(open_storage(self.working), self.uuid, check=check, among=numbers if among is None else among)
         return {*done} & {*numbers}
 
+    def committed(self) -> ScanDocument | None:
+        """Give the document of a store that is whole, and lacks at most its name or the removal of its journal."""
+        storage = open_storage(self.working)
+        commit = read_commit(storage)
+        if commit is None or commit.uuid != self.uuid:
+            return None
+        return parse_document(read_root(storage), self.url)
+
+    def publish(self) -> str:
+        """Give a store that is committed its name, and remove its journal; errors as for `finalise`."""
+        publish(self.working, self.url, overwrite=self.overwrite)
+        return self.url
+
     def recorded(self, index: int) -> tuple[Entry, dict[str, Array]]:
         """Give the journal entry of a partition that is done, and its notes.
 
@@ -311,11 +324,10 @@ class StoreWriter:
             msg = f"the final document has uuid {final.uuid}, expected {self.uuid}; change a copy of the first one"
             raise InputError(msg, found=final.uuid, expected=self.uuid)
         storage = open_storage(self.working)
-        if not is_local(self.working) and storage.size(COMMIT) is None:
+        if storage.size(COMMIT) is None:
             check_ours(storage, self.uuid)
         finish(storage, final, self.layout, attributes=dict(attributes or {}), arrays=dict(arrays or {}))
-        publish(self.working, self.url, overwrite=self.overwrite)
-        return self.url
+        return self.publish()
 
     def abort(self) -> None:
         """Remove everything that was written; a store under the url, if any, stays.
@@ -349,10 +361,9 @@ class StoreWriter:
         storage.put(ROOT, [metadata_objects(self.document, [])[ROOT]])
 
     def _ours(self) -> Storage:
-        """Reach what was written; a place on a server may have passed to another conversion meanwhile."""
+        """Reach what was written; somebody may have removed or finished it meanwhile, or taken its place."""
         storage = open_storage(self.working)
-        if not is_local(self.working):
-            check_ours(storage, self.uuid)
+        check_ours(storage, self.uuid)
         return storage
 
 

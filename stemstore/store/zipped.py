@@ -284,7 +284,7 @@ class ZippedStorage:
         """Refuse."""
         raise read_only(self.root)
 
-    def delete(self, prefix: str = "") -> None:
+    def delete(self, prefix: str = "", *, last: str = "") -> None:
         """Refuse."""
         raise read_only(self.root)
 

@@ -155,15 +155,15 @@ def stop_after(monkeypatch):
     """Let the n-th object fail to be written; gives how many were written."""
 
     def arm(cls, number):
-        put, seen = cls.put, []
+        write, seen = cls._write, []
 
-        def count(self, key, body):
+        def count(self, key, body, **how):
             if len(seen) >= number:
                 raise StopError(28, "full")
             seen.append(key)
-            return put(self, key, body)
+            return write(self, key, body, **how)
 
-        monkeypatch.setattr(cls, "put", count)
+        monkeypatch.setattr(cls, "_write", count)
         return seen
 
     return arm

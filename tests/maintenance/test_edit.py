@@ -203,18 +203,18 @@ class StopError(OSError):
 def test_killed_at_any_moment(store, monkeypatch, number):
     """Before the change is put down it has not happened; afterwards the store opens, and anyone finishes it."""
     scan = open_store(store)
-    put, seen = LocalStorage.put, []
+    write, seen = LocalStorage._write, []
 
-    def count(self, key, parts):
+    def count(self, key, parts, **how):
         if len(seen) == number:
             raise StopError(5, "killed")
         seen.append(key)
-        return put(self, key, parts)
+        return write(self, key, parts, **how)
 
     def last(*_):
         raise StopError(5, "killed")
 
-    monkeypatch.setattr(LocalStorage, "put", count)
+    monkeypatch.setattr(LocalStorage, "_write", count)
     monkeypatch.setattr(LocalStorage, "delete", last)
     with pytest.raises(StopError):
         edit_store(store, {"scan_step": 0.25, "acquisition.sample": "gold"})
@@ -237,8 +237,10 @@ def test_killed_at_any_moment(store, monkeypatch, number):
 
 def test_the_order_of_writing(store, monkeypatch):
     """All that is new is put down first, and the commit object comes last."""
-    put, seen = LocalStorage.put, []
-    monkeypatch.setattr(LocalStorage, "put", lambda self, key, parts: seen.append(key) or put(self, key, parts))
+    write, seen = LocalStorage._write, []
+    monkeypatch.setattr(
+        LocalStorage, "_write", lambda self, key, *_, **how: seen.append(key) or write(self, key, *_, **how)
+    )
     edit_store(store, {"scan_step": 0.25})
     assert seen == [EDIT, "y/c/0", "y/zarr.json", "x/c/0", "x/zarr.json", "zarr.json", "stemstore.commit.json"]
 

@@ -422,7 +422,7 @@ def test_killed_writer_loses_nothing_unnoticed(tmp_path, begin, data, share, mon
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 240, "a\0b"])
 def test_names_that_no_file_can_have(tmp_path, begin, name):
     """The system's refusal of a name is an error of ours."""
-    with pytest.raises(StorageError, match="cannot read"):
+    with pytest.raises(StorageError, match=r"cannot (read|write)"):
         begin(tmp_path / name)
 
 
