@@ -16,7 +16,7 @@ from stemstore.conversion.job import decide
 from stemstore.conversion.plan import CountedPlan
 from stemstore.conversion.report import ConversionReport, report_of
 from stemstore.conversion.request import Request
-from stemstore.conversion.steps import begin_writing, check_same, finish, keeping, write_some
+from stemstore.conversion.steps import begin_writing, check_same, deciding, finish, keeping, write_some
 from stemstore.errors import InputError
 from stemstore.progress import NoProgress
 from stemstore.scan.stored import check_apart
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stemstore.progress import Progress
 
 PathLike = str | os.PathLike[str]
+AGAIN = "repeat the job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +161,15 @@ def convert_partition(
     InputError
         There is no such job, or the source is not the one that was planned.
     """
-    writer, request, job = _join(destination, workers)
+    with deciding(os.fspath(destination), AGAIN):
+        writer, request, job = _join(destination, workers)
     jobs = divide(writer.layout.n_partitions, request.tasks)
     if isinstance(task, bool) or not isinstance(task, int) or not 0 <= task < len(jobs):
         msg = f"task={task!r}; the conversion to '{writer.url}' was planned as jobs 0 to {len(jobs) - 1}"
         raise InputError(msg, key="task", found=task, expected=len(jobs))
-    done = writer.finished(jobs[task])
-    todo = [index for index in jobs[task] if index not in done]
-    with keeping(writer, remove=False, advice="repeat the job"):
+    with keeping(writer, remove=False, advice=AGAIN):
+        done = set(jobs[task]) if writer.committed() is not None else writer.finished(jobs[task])
+        todo = [index for index in jobs[task] if index not in done]
         write_some(job, writer, todo, progress or NoProgress(), share=(task, len(jobs)))
     return todo
 
@@ -193,8 +195,10 @@ def finalise_conversion(destination: PathLike) -> ConversionReport:
         Partitions are missing; the message lists them, and nothing is lost.
     """
     started = time.perf_counter()
-    writer, _, job = _join(destination, None)
-    document = finish(job, writer)
+    with deciding(os.fspath(destination), AGAIN):
+        writer, _, job = _join(destination, None)
+    with keeping(writer, remove=False, advice=AGAIN):
+        document = finish(job, writer)
     return report_of(job, document, writer.url, time.perf_counter() - started)
 
 

@@ -12,7 +12,7 @@ from stemstore.config import format_size
 from stemstore.conversion.job import decide
 from stemstore.conversion.report import ConversionReport, report_of
 from stemstore.conversion.request import Request
-from stemstore.conversion.steps import begin_writing, resume_writing, write_all
+from stemstore.conversion.steps import begin_writing, deciding, resume_writing, write_all
 from stemstore.errors import ScanWarning
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.stored import check_apart
@@ -169,8 +169,9 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
         "row_dark": row_dark, "bad_pixels": bad_pixels, "mask": mask, "event_columns": event_columns,
         "profile": profile, "max_memory": max_memory, "digests": digests, **options,
     }  # fmt: skip
-    job = decide(source, {**given, "workers": workers})
     target, request = os.fspath(destination), Request.of(source, given)
+    with deciding(target):
+        job = decide(source, {**given, "workers": workers})
     resumed = resume_writing(job, target) if resume else None
     writer = resumed or begin_writing(job, target, request, overwrite)
     document = write_all(job, writer, progress or NoProgress(), fresh=resumed is None)

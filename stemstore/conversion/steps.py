@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import time
 from typing import TYPE_CHECKING, Any
 
 from stemstore.conversion.digests import Digests
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 RESUMABLE = (KeyboardInterrupt, SystemExit, OSError, MemoryError)
 """What stops a conversion without saying that its data or options are wrong."""
 
+_MEETINGS, _MEETING_PAUSE = 8, 0.1
+"""How often conversions to one place that begin together step back, and seconds until they look again."""
+
 GO_ON = "go on with resume=True (--resume)"
 
 
@@ -52,13 +57,27 @@ def begin_writing(job: Job, destination: str, request: Request | None, overwrite
     DestinationExistsError
         It is taken, or a conversion to it is under way or was interrupted.
     """
-    root = open_storage(destination).root
-    if parts_of(root):
-        raise begun(root)
-    writer = StoreWriter.init(destination, job.document, job.plan.layout, overwrite=overwrite)
+    writer = _claim(job, destination, overwrite)
     if request is not None:
-        request.write(open_storage(writer.working))
+        with keeping(writer, remove=True):
+            request.write(open_storage(writer.working))
     return writer
+
+
+def _claim(job: Job, destination: str, overwrite: bool) -> StoreWriter:
+    """Begin where nobody else does: of those who begin together on this machine, all but one step back."""
+    root = open_storage(destination).root
+    for attempt in range(1, _MEETINGS + 1):
+        if parts_of(root):
+            break
+        writer = StoreWriter.init(destination, job.document, job.plan.layout, overwrite=overwrite)
+        with keeping(writer, remove=True):
+            others = [part for part in parts_of(root) if part != writer.working]
+        if not others:
+            return writer
+        writer.abort()
+        time.sleep(random.uniform(0.5, 1.0) * _MEETING_PAUSE * attempt)
+    raise begun(root)
 
 
 def unfinished(destination: str) -> bool:
@@ -137,9 +156,10 @@ def write_all(job: Job, writer: StoreWriter, progress: Progress, *, fresh: bool 
     -----
     Where something took the destination's name meanwhile, the finished store stays beside it.
     """
-    done = writer.finished()
     with keeping(writer, remove=fresh):
-        write_some(job, writer, [n for n in range(writer.layout.n_partitions) if n not in done], progress)
+        if writer.committed() is None:  # else its journal may be gone in part
+            done = writer.finished()
+            write_some(job, writer, [n for n in range(writer.layout.n_partitions) if n not in done], progress)
         return finish(job, writer, progress)
 
 
@@ -176,6 +196,10 @@ def finish(job: Job, writer: StoreWriter, progress: Progress | None = None) -> S
     ConversionIncompleteError
         Partitions are missing; the message lists them.
     """
+    committed = writer.committed()
+    if committed is not None:  # somebody was stopped after that
+        writer.publish()
+        return committed
     plan, document = job.plan, writer.document
     if isinstance(plan, CountedPlan):
         document = with_findings(document, plan.counter, _gather(plan, writer), job.odd)
@@ -202,6 +226,18 @@ def _gather(plan: CountedPlan, writer: StoreWriter) -> int:
 
 
 @contextlib.contextmanager
+def deciding(destination: str, advice: str = GO_ON) -> Iterator[None]:
+    """Say of an interruption before any work that what earlier calls have finished is still there."""
+    try:
+        yield
+    except RESUMABLE as error:
+        with contextlib.suppress(Exception):  # the first error is the one to report
+            if unfinished(destination):
+                error.add_note(f"what was finished before is kept; {advice}")
+        raise
+
+
+@contextlib.contextmanager
 def keeping(writer: StoreWriter, *, remove: bool, advice: str = GO_ON) -> Iterator[None]:
     """Decide what stays of a conversion that fails.
 
@@ -222,7 +258,7 @@ def keeping(writer: StoreWriter, *, remove: bool, advice: str = GO_ON) -> Iterat
         done = 0
         with contextlib.suppress(Exception):  # the first error is the one to report
             done = len(writer.finished(check=False)) if isinstance(error, RESUMABLE) else 0
-        if done:
+        if done or (not remove and isinstance(error, RESUMABLE)):
             error.add_note(f"{done} of {writer.layout.n_partitions} partitions are kept; {advice}")
         elif remove:
             with contextlib.suppress(Exception):
