@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from stemstore.conversion.parts import convert_partition, finalise_conversion, plan_conversion
+from stemstore.conversion.parts import convert_partition, divide, finalise_conversion, plan_conversion
+from stemstore.conversion.request import Request
 from stemstore.conversion.steps import unfinished
 from stemstore.progress import NoProgress
+from stemstore.store.urls import open_storage
 from stemstore.store.writer import StoreWriter
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def convert_on_cluster(
     progress
         Receives the advance.
     **options
-        Of `plan_conversion`. The number of ``workers`` is that of the threads in a worker.
+        Of `plan_conversion`. The number of ``workers`` is that of the threads of a task, one by default: a worker of
+        dask runs as many tasks at a time as it has threads.
 
     Returns
     -------
@@ -64,9 +67,10 @@ def convert_on_cluster(
     """
     from distributed import as_completed
 
-    workers = options.get("workers")
+    options["workers"] = workers = options.get("workers") or 1
     if resume and unfinished(os.fspath(destination)):
-        n_tasks = StoreWriter.attach(destination).layout.n_partitions
+        writer = StoreWriter.attach(destination)
+        n_tasks = len(divide(writer.layout.n_partitions, Request.read(open_storage(writer.working)).tasks))
     else:
         n_tasks = plan_conversion(source, destination, **options).n_tasks
     shown = progress or NoProgress()

@@ -324,4 +324,6 @@ def test_a_cluster_writes_what_one_process_writes(tmp_path, raw, undisturbed):
         plan = stemstore.plan_conversion(raw, tmp_path / "b.zarr", **options)
         stemstore.convert_partition(tmp_path / "b.zarr", plan.n_tasks - 1)
         stemstore.convert_on_cluster(client, raw, tmp_path / "b.zarr", resume=True, **options)
-    assert content(tmp_path / "a.zarr") == content(tmp_path / "b.zarr") == expected
+        stemstore.plan_conversion(raw, tmp_path / "c.zarr", tasks=2, **options)
+        stemstore.convert_on_cluster(client, raw, tmp_path / "c.zarr", resume=True, **options)
+    assert content(tmp_path / "a.zarr") == content(tmp_path / "b.zarr") == content(tmp_path / "c.zarr") == expected
