@@ -9,7 +9,7 @@ from stemstore.errors import DestinationExistsError, InputError, NotFoundError, 
 from stemstore.places.address import local_path
 from stemstore.store.commit import COMMIT, read_commit
 from stemstore.store.journal import COPY, JOURNAL, PLAN, read_plan
-from stemstore.store.metadata import ATTRIBUTE, read_root
+from stemstore.store.metadata import ATTRIBUTE, SERIES, read_root
 from stemstore.store.refusal import begun
 from stemstore.store.urls import Storage, is_local
 from stemstore.store.zipped import ZippedStorage, read_only
@@ -66,11 +66,12 @@ def check_free(target: Storage, *, overwrite: bool) -> bool:
         msg = f"'{target.root}' exists; choose another name or pass overwrite=True"
         raise DestinationExistsError(msg, url=target.root)
     try:
-        ours = ATTRIBUTE in read_root(target).get("attributes", {})
+        document = read_root(target).get("attributes", {}).get(ATTRIBUTE)
     except StemStoreError:
-        ours = False
-    if not ours:
-        msg = f"'{target.root}' exists and is not a stemstore store, so it is not overwritten; remove it yourself"
+        document = None
+    if document is None or (isinstance(document, dict) and document.get("kind") == SERIES):
+        what = "not a stemstore store" if document is None else "a series of scans"
+        msg = f"'{target.root}' exists and is {what}, so it is not overwritten; remove it yourself"
         raise DestinationExistsError(msg, url=target.root)
     return False
 

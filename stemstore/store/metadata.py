@@ -23,6 +23,9 @@ ROOT = "zarr.json"
 ATTRIBUTE = "stemstore"
 """Key of the scan document among the attributes of the root group."""
 
+SERIES = "stemstore.series"
+"""Kind of the document of a group of scans, which stands where a scan has its own."""
+
 INTENSITY, GAP, N_SLOTS, VALID, SUMMARY = "intensity", "events/gap", "events/n_slots", "valid", "summary"
 CALIBRATION = "calibration"
 SAVED = f"{CALIBRATION}/saved"
@@ -131,7 +134,10 @@ def parse_document(root: dict[str, Any], url: str) -> ScanDocument:
         msg = f"cannot open '{url}': {error}"
         raise FormatVersionError(msg, url=url, found=error.found, expected=error.known) from error
     except DocumentError as error:
-        msg = f"cannot open '{url}': {error}"
+        if error.found == SERIES:
+            msg = f"'{url}' is a series of scans; open it with stemstore.open_series, or name one of its scans"
+        else:
+            msg = f"cannot open '{url}': {error}"
         raise UnknownFormatError(msg, url=url, found=error.found, expected=error.known) from error
     except ValueError as error:
         msg = f"the scan document of '{url}' is damaged: {error}; restore {ROOT} from a copy"

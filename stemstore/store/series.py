@@ -25,7 +25,7 @@ from stemstore.errors import (
 )
 from stemstore.store.address import StoreUrl
 from stemstore.store.local import LocalStorage, make_folder
-from stemstore.store.metadata import ATTRIBUTE, ROOT, read_root
+from stemstore.store.metadata import ATTRIBUTE, ROOT, SERIES, read_root
 from stemstore.store.urls import is_local, open_storage
 from stemstore.store.zipped import ZippedStorage, read_only
 from stemstore_schemas import DocumentError, SchemaVersionError, SeriesDocument, dump_document, load_series
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from stemstore.store.urls import Storage
 
-KIND = "stemstore.series"
 ATTEMPTS = 8
 """How often a change of an index that cannot be locked is tried while others change it too."""
 
@@ -87,7 +86,7 @@ def is_series(url: str | os.PathLike[str]) -> bool:
 def says_series(root: dict[str, Any]) -> bool:
     """Tell whether a root ``zarr.json`` is that of a series."""
     found = root.get("attributes", {}).get(ATTRIBUTE)
-    return isinstance(found, dict) and found.get("kind") == KIND
+    return isinstance(found, dict) and found.get("kind") == SERIES
 
 
 def change_series(
