@@ -68,16 +68,17 @@ def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters
         counting=counting,
         encoding=encoding,
         frames=count_frames_by_state(source),
-        history=[*earlier_history(source), _history(known, plan.workers, parameters)],
+        history=[*earlier_history(source), history_entry("convert", known, plan.workers, parameters)],
         vendor=known.vendor,
     )
 
 
-def _history(known: SourceMetadata, workers: int, parameters: dict[str, Any]) -> HistoryEntry:
+def history_entry(operation: str, known: SourceMetadata, workers: int, parameters: dict[str, Any]) -> HistoryEntry:
+    """Say what is done, to what, when and with which software."""
     from stemstore_schemas import HistoryEntry
 
     return HistoryEntry(
-        operation="convert",
+        operation=operation,
         parameters=parameters,
         inputs=known.files,
         software={"stemstore": __version__, "numpy": np.__version__, "python": platform.python_version()},

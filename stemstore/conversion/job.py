@@ -19,11 +19,13 @@ from stemstore.scan.corrected import Asked, CorrectedFrames
 from stemstore.scan.stored import as_frames, open_source_or_store
 from stemstore.sources.contract import EventSource
 from stemstore.sources.references import references_of
+from stemstore.store.cut import CUT, Cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stemstore.conversion.digests import Asked as DigestsAsked
+    from stemstore.conversion.kept import Kept
     from stemstore.sources.contract import FrameSource
     from stemstore_schemas import ScanDocument
 
@@ -51,17 +53,18 @@ class Job:
     plan: DensePlan | CountedPlan
     document: ScanDocument
     odd: Oddities = field(default_factory=Oddities)
-    carried: Carried = field(default_factory=Carried)
+    carried: Carried | Kept = field(default_factory=Carried)
     digests: DigestsAsked | None = None
 
 
-def prepare(
+def prepare(  # noqa: PLR0913  # what `convert` takes, but for the options of counting and of the cut
     source: PathLike | Sequence[PathLike],
     *,
     reader: str | None = None,
     count: bool | None = None,
     counting: CountOptions | None = None,
     profile: Profile = "fast",
+    cut: Cut | None = None,
     workers: int | None = None,
     max_memory: str | int | None = None,
     digests: DigestsAsked | None = None,
@@ -72,6 +75,7 @@ def prepare(
     Parameters and errors as in `stemstore.convert`.
     """
     check_asked(digests)
+    cut = cut or Cut()
     counting = counting or CountOptions()
     calibration, reader_options = Calibration.split(options)
     opened = open_source_or_store(source, reader, **reader_options)
@@ -86,13 +90,15 @@ def prepare(
         counted=counted,
         counting=counting,
         profile=profile,
-        workers=_positive(workers) if workers is not None else n_workers(),
+        workers=positive(workers) if workers is not None else n_workers(),
         budget=parse_size(max_memory) if max_memory is not None else memory_budget(),
+        cut=cut,
     )
     parameters = {
         "reader": reader,
         "count": count,
         "profile": profile,
+        **cut.given,
         **counting.parameters(),
         **({} if asked is None else {"corrections": asked.described}),
         **earlier_counting(opened),
@@ -113,11 +119,13 @@ def decide(source: Any, options: Mapping[str, Any]) -> Job:
     names = {one.name for one in fields(CountOptions)}
     counting = {name: value for name, value in options.items() if name in names}
     counting["event_columns"] = check_columns(counting.get("event_columns", ()))
-    rest = {name: value for name, value in options.items() if name not in names}
-    return prepare(source, counting=CountOptions(**counting), **rest)
+    cut = Cut.of(*(options.get(name) for name in CUT))
+    rest = {name: value for name, value in options.items() if name not in names and name not in CUT}
+    return prepare(source, counting=CountOptions(**counting), cut=cut, **rest)
 
 
-def _positive(workers: int) -> int:
+def positive(workers: int) -> int:
+    """Give a number of threads back; `InputError` where it is none."""
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         msg = f"workers={workers!r}; expected a whole number of at least 1"
         raise InputError(msg, found=workers)

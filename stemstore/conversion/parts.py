@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from stemstore.conversion.again import decide_again
 from stemstore.conversion.job import decide
 from stemstore.conversion.plan import CountedPlan
 from stemstore.conversion.report import ConversionReport, report_of
@@ -213,6 +214,6 @@ def _join(destination: PathLike, workers: int | None) -> tuple[StoreWriter, Requ
     """Take part in a conversion by what its journal tells."""
     writer = StoreWriter.attach(destination)
     request = Request.read(open_storage(writer.working))
-    job = decide(request.origin, {**request.given, "workers": workers})
+    job = decide_again(request, workers)
     check_same(job, writer)
     return writer, request, job

@@ -11,17 +11,21 @@ import numpy as np
 from stemstore.conversion.count import BATCH_BYTES, CORRECTED_BYTES, Counter
 from stemstore.conversion.measures import ColumnsOfStore, columns_of_store
 from stemstore.conversion.sampling import sampled_frames
-from stemstore.conversion.summary import DARK_FROM, BrightField
+from stemstore.conversion.summary import BINNED, DARK_FROM, BrightField
+from stemstore.conversion.together import FEW, bytes_together, shards_together, times_decoded
 from stemstore.conversion.watch import Watch, doubts
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.memory import fitting_workers
+from stemstore.scan.stored import frames_of_store
 from stemstore.sources.contract import Events, EventSource, FrameSource
+from stemstore.store.cut import Cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stemstore._types import Array
     from stemstore.conversion.settings import CountOptions
+    from stemstore.store.arrays import StoredFrames
     from stemstore.store.layout import CountedLayout, DenseLayout
 
 Profile = Literal["fast", "balanced", "small", "raw"]
@@ -30,6 +34,8 @@ OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
 BYTES_PER_WAITING_SLOT = 4  # gaps and the compressed chunks of the blocks of a shard, which is written at once
 BYTES_PER_PATTERN_PIXEL = 30  # sum and maximum of a shard, those of a block and their merged copy
 BYTES_PER_REFERENCE_PIXEL = 40  # dark, gain and bad pixels as they were given, and as they are applied
+BYTES_OF_RECORD = 3 * 4  # pixel of the coarse frame of a position: in its type, and in the journal entry as it grows
+RUN_BYTES = 512 * BINNED**2 * 8  # coarse frames of a run as they are summed
 COPIES_OF_COLUMN = 3  # pieces, joined, and compressed or behind escapes, while a block is being made
 BYTES_PER_SLOT = 12  # indices, their joined copy, gaps and the compressed chunk, while a block is being made
 
@@ -68,10 +74,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DensePlan(Plan):
-    """Frames as they are into shards of frames."""
+    """Frames as they are into shards of frames.
+
+    Attributes
+    ----------
+    together
+        Shards along each scan axis that are made from one reading.
+    """
 
     source: FrameSource
     layout: DenseLayout
+    together: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,26 +126,31 @@ def make_plan(
     profile: Profile,
     workers: int,
     budget: int,
+    cut: Cut | None = None,
+    bright_field: BrightField | None = None,
 ) -> DensePlan | CountedPlan:
-    """Decide how a source becomes a store.
+    """Decide how a source becomes a store; the unscattered disk is looked for where none is given.
 
     Raises
     ------
+    ChunkingError
+        It cannot be cut as was asked for.
     InputError
         The source holds events and a dense store was asked for, or thresholds are given and nothing is counted.
     MemoryBudgetError
         Not even one thread fits the budget.
     """
+    cut = cut or Cut()
     if not counted:
         if isinstance(source, EventSource):
             msg = "the source holds counted events; convert it with count=None or count=True to keep them as events"
             raise InputError(msg, count=False)
         _refuse_unused(counting, "frames are stored as they are; pass count=True to count electrons")
-        return _dense(source, profile, workers, budget)
+        return _dense(source, profile, (workers, budget), cut, bright_field or _look_for_disk(source))
     if isinstance(source, EventSource):
         _refuse_unused(counting, "the source is counted already; leave it out", counting.pixels)
-        return _counted(source, columns_of_store(source) or source, profile, workers, budget)
-    return _counted(source, counting.counter(source), profile, workers, budget)
+        return _counted(source, columns_of_store(source) or source, profile, (workers, budget), cut, bright_field)
+    return _counted(source, counting.counter(source), profile, (workers, budget), cut, bright_field)
 
 
 def _refuse_unused(counting: CountOptions, why: str, more: Iterable[str] = ()) -> None:
@@ -143,36 +161,80 @@ def _refuse_unused(counting: CountOptions, why: str, more: Iterable[str] = ()) -
         raise InputError(msg, found=given)
 
 
-def _dense(source: FrameSource, profile: Profile, workers: int, budget: int) -> DensePlan:
-    from stemstore.store.layout import MAX_SHARD_BYTES, dense_layout
+def _dense(
+    source: FrameSource, profile: Profile, limits: tuple[int, int], cut: Cut, bright_field: BrightField
+) -> DensePlan:
+    from stemstore.store.layout import MAX_SHARD_BYTES
+
+    workers, budget = limits
 
     # A worker holds one shard of frames and, at worst, as many compressed bytes. The layout follows from the budget
     # alone, so that it does not depend on the number of workers.
     frame_bytes = math.prod(source.frame_shape) * source.dtype.itemsize
-    largest = min(MAX_SHARD_BYTES, max(frame_bytes, budget // 2))
-    layout = dense_layout(source.scan_shape, source.frame_shape, source.dtype, profile=profile, max_shard_bytes=largest)
-    per_worker = 2 * math.prod(layout.shard) * source.dtype.itemsize
+    scan = frames_of_store(source)
+    beside, noted = (0, 0.0) if scan is None else _beside(scan, frame_bytes)
+    largest = min(MAX_SHARD_BYTES, max(frame_bytes, int((budget - beside) / (2 + noted))))
+    shape = source.scan_shape, source.frame_shape
+    layout = cut.dense(*shape, source.dtype, profile=profile, max_shard_bytes=largest)
+    shard = math.prod(layout.shard) * source.dtype.itemsize
+    together = (1,) * len(source.scan_shape)
+    per_worker = 2 * shard
+    if scan is not None:
+        per_worker += beside + int(noted * shard)
+        together = _read_together(layout, scan.chunk_extents, limits, per_worker, shard)
+        if math.prod(together) > 1:
+            per_worker += bytes_together(layout, together)  # shards are cut out of it
     workers = fitting_workers(workers, per_worker, budget)
+    return DensePlan(
+        source=source,
+        layout=layout,
+        together=together,
+        bright_field=bright_field,
+        workers=workers,
+        memory=workers * per_worker,
+    )
+
+
+def _look_for_disk(source: FrameSource) -> BrightField:
+    """Guess the unscattered disk from frames of the whole scan."""
     total = np.zeros(source.frame_shape, np.float64)
     chosen = sampled_frames(source)
     for number in chosen[:: max(1, len(chosen) // OCCUPANCY_SAMPLE)].tolist():
         total += source.read_frames(number, number + 1)[0]
-    disk = BrightField.guess(total)
-    return DensePlan(source=source, layout=layout, bright_field=disk, workers=workers, memory=workers * per_worker)
+    return BrightField.guess(total)
+
+
+def _beside(scan: StoredFrames, frame_bytes: int) -> tuple[int, float]:
+    """Memory that making shards of a store takes besides frames: bytes for a thread, and per byte of frames."""
+    pixels = math.prod(scan.shape[-2:])
+    records = BYTES_OF_RECORD * min(BINNED**2, pixels) / frame_bytes
+    return scan.reading_bytes() + BYTES_PER_PATTERN_PIXEL * pixels + RUN_BYTES, records
+
+
+def _read_together(
+    layout: DenseLayout, chunk: tuple[int, ...], limits: tuple[int, int], needed: int, shard: int
+) -> tuple[int, ...]:
+    """Choose the shards of one reading: within the share of a worker, unless one worker alone would spare much."""
+    workers, budget = limits
+    found = shards_together(layout, chunk, max(shard, budget // workers - needed))
+    if times_decoded(layout, chunk, found) <= FEW:
+        return found
+    return shards_together(layout, chunk, max(shard, budget - needed))
 
 
 def _counted(
     source: FrameSource | EventSource,
     events: EventSource | ColumnsOfStore | Counter,
     profile: Profile,
-    workers: int,
-    budget: int,
+    limits: tuple[int, int],
+    cut: Cut,
+    bright_field: BrightField | None,
 ) -> CountedPlan:
-    from stemstore.store.layout import GAP_BYTES, counted_layout
+    from stemstore.store.layout import GAP_BYTES
 
     per_frame, pattern = sample_events(source, events)
     raw = math.prod(source.frame_shape) * source.dtype.itemsize if isinstance(source, FrameSource) else None
-    layout = counted_layout(source.scan_shape, source.frame_shape, per_frame, profile=profile, raw_bytes_per_frame=raw)
+    layout = cut.counted(source.scan_shape, source.frame_shape, per_frame, profile=profile, raw_bytes_per_frame=raw)
     block = max(per_frame, 1.0) * layout.frames_per_block
     patterns = BYTES_PER_PATTERN_PIXEL * math.prod(source.frame_shape)
     layout = replace(layout, columns=events.columns if isinstance(events, (Counter, ColumnsOfStore)) else ())
@@ -189,13 +251,13 @@ def _counted(
         speak = events.done.notes() + doubts(events.thresholds, per_frame)
         borders = (start for start, _ in layout.partitions)
         events = replace(events, watch=Watch.over(events.source, borders))  # from here on, not for the sample
-    workers = fitting_workers(workers, per_worker, budget, shared=shared)
+    workers = fitting_workers(limits[0], per_worker, limits[1], shared=shared)
     return CountedPlan(
         source=source,
         events=events,
         layout=layout,
         doubts=speak,
-        bright_field=BrightField.guess(pattern),
+        bright_field=bright_field or BrightField.guess(pattern),
         workers=workers,
         memory=workers * per_worker + shared,
     )

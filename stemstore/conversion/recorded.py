@@ -18,8 +18,8 @@ OPERATION = "convert"
 MOST_TRIED = 16
 """Files that are tried one by one: formats of more files take them all, or a pattern that nobody can guess."""
 
-_TOLD = ("corrections", "counting")
-"""Parameters that tell what came of the options, and are none."""
+_TOLD = ("corrections", "counting", "layout", "chunks", "shards")
+"""Parameters that tell what came of the options, or how the result was cut; none of them decides a value."""
 
 _LEVELS = ("background_threshold", "xray_threshold")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stemstore.conversion.job import decide
+from stemstore.conversion.again import decide_again
 from stemstore.conversion.report import ConversionReport, report_of
 from stemstore.conversion.request import Request
 from stemstore.conversion.steps import check_same, write_all
@@ -92,7 +92,7 @@ def repair(
         writer.abort()
         return None
     request = Request.read(open_storage(writer.working))
-    job = decide(request.origin, request.given)
+    job = decide_again(request)
     check_same(job, writer)
     document = write_all(job, writer, progress or NoProgress(), fresh=False)
     return report_of(job, document, writer.url, 0.0)

@@ -39,15 +39,20 @@ class Request:
         Those that are arrays, by name.
     tasks
         Into how many jobs the partitions are divided; None for one each.
+    operation
+        Which function was called: ``"convert"`` or ``"rechunk"``.
     """
 
     source: list[str]
     options: dict[str, Any]
     arrays: dict[str, Array] = field(default_factory=dict)
     tasks: int | None = None
+    operation: str = "convert"
 
     @classmethod
-    def of(cls, source: Any, options: Mapping[str, Any], tasks: int | None = None) -> Self | None:
+    def of(
+        cls, source: Any, options: Mapping[str, Any], tasks: int | None = None, operation: str = "convert"
+    ) -> Self | None:
         """Take down a request; None where an option is neither a JSON value nor an array."""
         paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
         plain, arrays = {}, {}
@@ -60,7 +65,7 @@ class Request:
             json.dumps(plain)
         except (TypeError, ValueError):
             return None
-        return cls([_absolute(os.fspath(path)) for path in paths], plain, arrays, tasks)
+        return cls([_absolute(os.fspath(path)) for path in paths], plain, arrays, tasks, operation)
 
     def write(self, storage: Storage) -> None:
         """Keep it in the journal of a conversion."""
@@ -74,6 +79,7 @@ class Request:
             "options": self.options,
             "arrays": sorted(self.arrays),
             "tasks": self.tasks,
+            "operation": self.operation,
         }
         storage.put(REQUEST, [json.dumps(document).encode()])
 
@@ -94,7 +100,8 @@ class Request:
                 name: np.load(io.BytesIO(storage.get(f"{JOURNAL}/{name}.npy")), allow_pickle=False)
                 for name in document["arrays"]
             }
-            return cls(document["source"], _tuples(document["options"]), arrays, document["tasks"])
+            operation = document.get("operation", "convert")  # those of earlier releases know no other
+            return cls(document["source"], _tuples(document["options"]), arrays, document["tasks"], operation)
         except NotFoundError as error:
             msg = (
                 f"'{storage.root}' does not tell what it is made from; repeat the call that began it, with resume=True"

@@ -16,6 +16,7 @@ from stemstore.conversion.steps import begin_writing, deciding, resume_writing, 
 from stemstore.errors import ScanWarning
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.stored import check_apart
+from stemstore.store.cut import Cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from stemstore.conversion.plan import Profile
     from stemstore.conversion.regions import Division
     from stemstore.kernels.counting_corrections import RowDark
+    from stemstore.store.cut import LayoutName
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
@@ -51,6 +53,9 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     mask: Any = None,
     event_columns: EventColumn | Sequence[EventColumn] = (),
     profile: Profile = "fast",
+    layout: LayoutName | None = None,
+    chunks: int | Sequence[int] | None = None,
+    shards: int | Sequence[int] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     workers: int | None = None,
@@ -105,6 +110,15 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
         pixels above the pedestal) and ``"position"`` (their centroid).
     profile
         Compression: ``"fast"``, ``"balanced"`` (smaller, slower to read), ``"small"`` (slow to write) or ``"raw"``.
+    layout
+        How frames are cut: ``"frames"`` (the default), whole ones of neighbouring positions in a chunk of about 2 MB;
+        or ``"tiled"``, 64 x 64 pixels of 8 x 8 positions, so that a small detector reads only the tiles it touches.
+    chunks
+        In place of a layout the extents of a chunk along all axes, such as ``(8, 8, 64, 64)``; of events one number,
+        the frames of a block.
+    shards
+        Extents of a shard along the scan axes, or along all: whole chunks and whole frames, at most 128 MB and half of
+        `max_memory`; of events one number, its frames. Chosen where it is left out.
     overwrite
         Replace an existing store, once the new one is finished.
     resume
@@ -140,6 +154,8 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
     ------
     UnknownFormatError, AmbiguousFormatError, NotFoundError, CorruptDataError
         The source cannot be read.
+    ChunkingError
+        Layout, chunks and shards do not fit the scan, each other or their limits.
     InputError
         An option cannot be used, or the destination overlaps the store that is read.
     DestinationExistsError
@@ -167,7 +183,8 @@ def convert(  # noqa: PLR0913  # the public door: every option by its name
         "xray_threshold": xray_threshold, "background_sigma": background_sigma, "xray_sigma": xray_sigma,
         "threshold": threshold, "false_events_per_frame": false_events_per_frame, "dark": dark, "gain": gain,
         "row_dark": row_dark, "bad_pixels": bad_pixels, "mask": mask, "event_columns": event_columns,
-        "profile": profile, "max_memory": max_memory, "digests": digests, **options,
+        "profile": profile, **Cut.of(layout, chunks, shards).given, "max_memory": max_memory, "digests": digests,
+        **options,
     }  # fmt: skip
     target, request = os.fspath(destination), Request.of(source, given)
     with deciding(target):

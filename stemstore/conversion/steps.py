@@ -208,9 +208,9 @@ def finish(job: Job, writer: StoreWriter, progress: Progress | None = None) -> S
         with digests.beside(progress or NoProgress()):
             pass  # what no job has taken, as the number of jobs is not known beforehand
         document = digests.into(document)
-    arrays = handed_on(plan) | applied(plan)
+    arrays = handed_on(plan) | applied(plan) | job.carried.images()
+    job.carried.bring(open_storage(writer.working), document.uuid)  # before the commit: a store that opens has it all
     writer.finalise(document, attributes=plan.summary_attributes(), arrays=arrays)
-    job.carried.attach(writer.url, document.uuid)
     return document
 
 

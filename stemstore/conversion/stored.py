@@ -10,9 +10,11 @@ from stemstore.scan.corrected import CorrectedFrames
 from stemstore.scan.stored import FramesOfEvents, store_of
 
 if TYPE_CHECKING:
+    from stemstore.conversion.images import Images
     from stemstore.conversion.plan import DensePlan
     from stemstore.scan.calibration import Calibration
     from stemstore.store.attached_array import AttachedArray
+    from stemstore.store.urls import Storage
     from stemstore_schemas import CalibrationDocument, HistoryEntry
 
 OF_FRAMES = ("dark", "gain")
@@ -79,12 +81,16 @@ class Carried:
             )
         return cls(document.model_copy(update=changes | {"arrays": sorted(arrays)}), arrays, warnings)
 
-    def attach(self, url: str, uuid: str) -> None:
-        """Keep the calibration beside the finished new scan."""
-        from stemstore.store.calibration import write_calibration
+    def images(self) -> Images:
+        """Give nothing: what the old conversion wrote into the calibration is in `arrays`."""
+        return {}
+
+    def bring(self, storage: Storage, uuid: str) -> None:
+        """Put the calibration beside the new scan, which is not finished yet."""
+        from stemstore.store.calibration import put_calibration
 
         if self.document is not None:
-            write_calibration(url, self.document.model_copy(update={"uuid": uuid}), self.arrays)
+            put_calibration(storage, self.document.model_copy(update={"uuid": uuid}), self.arrays)
 
 
 def earlier_history(source: Any) -> list[HistoryEntry]:

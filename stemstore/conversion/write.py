@@ -13,6 +13,7 @@ import numpy as np
 
 from stemstore.conversion.count import join_columns, read_runs
 from stemstore.conversion.summary import Summariser
+from stemstore.conversion.together import box_of, readings
 from stemstore.scan.corrected import CorrectedFrames
 from stemstore.scan.stored import FramesOfStore
 from stemstore.selection import flatten
@@ -35,17 +36,24 @@ def write_frames(plan: DensePlan, writer: StoreWriter, indices: Sequence[int], p
     source = plan.source
     summariser = Summariser(source.frame_shape, source.dtype, plan.bright_field)
 
-    def one(index: int) -> None:
-        slices = plan.layout.partitions[index]
-        frames, flat = read_tile(source, slices)
+    def several(numbers: Sequence[int]) -> None:
+        parts = [plan.layout.partition(number) for number in numbers]
+        box = box_of(parts)
+        frames, _ = read_tile(source, box)
+        for number, part in zip(numbers, parts, strict=True):
+            within = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, box, strict=True))
+            one(number, np.ascontiguousarray(frames[within]), flat_positions(source, part))
+
+    def one(number: int, frames: Array, flat: Int64Array) -> None:
         summary = Summary(len(flat))
-        summary.add(summariser.of_frames(frames.reshape(-1, *source.frame_shape)))
-        records = _records(source, flat, summary)
-        writer.write_frames(index, frames, records)
+        stack = frames.reshape(-1, *source.frame_shape)
+        for start in range(0, len(stack), RUN):
+            summary.add(summariser.of_frames(stack[start : start + RUN]))
+        writer.write_frames(number, frames, _records(source, flat, summary))
         progress.advance()
 
     with ThreadPoolExecutor(plan.workers, thread_name_prefix="convert") as executor:
-        _each(executor, one, indices, plan.workers)
+        _each(executor, several, readings(plan.layout, indices, plan.together), plan.workers)
 
 
 def write_events(plan: CountedPlan, writer: StoreWriter, indices: Sequence[int], progress: Progress) -> None:
@@ -110,7 +118,7 @@ def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, In
         Flat scan positions in the same order.
     """
     lengths = tuple(part.stop - part.start for part in slices)
-    flat = flatten(tuple(range(part.start, part.stop) for part in slices), source.scan_shape)
+    flat = flat_positions(source, slices)
     if isinstance(source, CorrectedFrames) and isinstance(source.source, FramesOfStore):
         return source.corrected(source.source.read_grid(slices), flat), flat
     if isinstance(source, FramesOfStore):
@@ -120,6 +128,11 @@ def read_tile(source: FrameSource, slices: tuple[slice, ...]) -> tuple[Array, In
     for row, positions in zip(rows, flat.reshape(-1, lengths[-1]), strict=True):
         source.read_frames(int(positions[0]), int(positions[-1]) + 1, out=row)
     return frames, flat
+
+
+def flat_positions(source: FrameSource, slices: tuple[slice, ...]) -> Int64Array:
+    """Flat scan positions of a rectangular piece of the scan."""
+    return flatten(tuple(range(part.start, part.stop) for part in slices), source.scan_shape)
 
 
 @dataclass(slots=True)
@@ -160,16 +173,16 @@ def _records(source: FrameSource | EventSource, flat: Int64Array, summary: Summa
     return PartitionRecords(valid=valid, maps=summary.maps, sums=summary.sums, maxima=summary.maxima)
 
 
-def _each(executor: ThreadPoolExecutor, call: Callable[[int], None], indices: Iterable[int], ahead: int) -> None:
-    """Run `call` for every index, a few at a time; stop at the first error."""
+def _each(executor: ThreadPoolExecutor, call: Callable[[Any], None], pieces: Iterable[Any], ahead: int) -> None:
+    """Run `call` for every piece of work, a few at a time; stop at the first error."""
     pending: set[Future[None]] = set()
     try:
-        for index in indices:
+        for piece in pieces:
             if len(pending) >= ahead:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-            pending.add(executor.submit(call, index))
+            pending.add(executor.submit(call, piece))
         for future in pending:
             future.result()
     except BaseException:

@@ -221,13 +221,21 @@ def open_source_or_store(
         As for `stemstore.open`.
     """
     from stemstore.sources.registry import open_source
-    from stemstore.store.arrays import StoredFrames
 
     paths = addresses(url)
     scan = None if reader is not None else store_at(paths, options)
     if scan is None:
         return open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **options)
+    return source_of_store(scan)
+
+
+def source_of_store(scan: StoredScan, warnings: Sequence[str] | None = None) -> Source:
+    """Show an open store as frames or events; `warnings` in place of what does not go over from it."""
+    from stemstore.store.arrays import StoredFrames
+
     known = describe_store(scan)
+    if warnings is not None:
+        known = known.model_copy(update={"warnings": [*warnings]})
     found = FramesOfStore(scan, known) if isinstance(scan, StoredFrames) else EventsOfStore(scan, known)
     return cast("Source", found)  # its attributes are properties, which the protocol does not foresee
 
@@ -285,6 +293,12 @@ def store_of(source: Any) -> StoredScan | None:
     while isinstance(inner, (FramesOfEvents, CorrectedFrames)):
         inner = inner.source
     return inner.scan if isinstance(inner, (FramesOfStore, EventsOfStore)) else None
+
+
+def frames_of_store(source: Any) -> StoredFrames | None:
+    """Give the dense store whose chunks a source decodes; None for events and raw files."""
+    inner = source.source if isinstance(source, CorrectedFrames) else source
+    return inner.scan if isinstance(inner, FramesOfStore) else None
 
 
 def references_of_store(scan: StoredScan) -> Mapping[str, DetectorImage]:

@@ -174,6 +174,11 @@ class StoredFrames:
         self._drive(selection, keep, work, lambda: looked_at(kernel, prepared, region))
         return out
 
+    @property
+    def chunk_extents(self) -> tuple[int, ...]:
+        """Extents along the scan axes of a stored chunk."""
+        return self._chunk[:-2]
+
     def reading_bytes(self) -> int:
         """Memory that a read takes besides its result: a chunk, coded and decoded, and whole frames of its positions.
 

@@ -143,7 +143,16 @@ def write_group(
 ) -> None:
     """Write a group of arrays that are in memory; parameters and errors as for `create_group`."""
     check_json(attributes, path)
-    writer = create_group(url, path, arrays, replace=replace)
+    _fill(create_group(url, path, arrays, replace=replace), arrays, attributes)
+
+
+def put_group(storage: Storage, path: str, arrays: Mapping[str, AttachedArray], attributes: dict[str, Any]) -> None:
+    """Write a group into a store that is not finished yet, in place of one that an interrupted call left there."""
+    _fill(GroupWriter(storage, check_path(path), arrays, replace=True), arrays, attributes)
+
+
+def _fill(writer: GroupWriter, arrays: Mapping[str, AttachedArray], attributes: dict[str, Any]) -> None:
+    """Write all arrays of a group and finish it."""
     try:
         for name, target in writer.targets.items():
             target.write((0,) * len(target.info.shape), arrays[name].values)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stemstore.errors import CorruptDataError, FormatVersionError
-from stemstore.store.attached import read_group, write_group
+from stemstore.store.attached import put_group, read_group, write_group
 from stemstore.store.attached_array import StoredArray
 from stemstore.store.metadata import ATTRIBUTE, CALIBRATION, SAVED
 from stemstore_schemas import CalibrationValues, SchemaVersionError, dump_document, load_calibration
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from stemstore.store.attached_array import AttachedArray
     from stemstore.store.open import StoredScan
+    from stemstore.store.urls import Storage
     from stemstore_schemas import CalibrationDocument
 
 MAPS = ("origin_ky", "origin_kx")
@@ -108,6 +109,11 @@ def write_calibration(url: str, document: CalibrationDocument, arrays: Mapping[s
         The device refuses; the old calibration stays.
     """
     write_group(url, SAVED, arrays, {ATTRIBUTE: dump_document(document)}, replace=True)
+
+
+def put_calibration(storage: Storage, document: CalibrationDocument, arrays: Mapping[str, AttachedArray]) -> None:
+    """Put a calibration into a store that is still being written; it becomes readable with the store."""
+    put_group(storage, SAVED, arrays, {ATTRIBUTE: dump_document(document)})
 
 
 def _converted(scan: StoredScan) -> dict[str, StoredArray]:

@@ -147,10 +147,10 @@ class StoredEvents:
         for block in range(start // self.frames_per_block, -(-stop // self.frames_per_block)):
             gap, offsets = self._browsed.get_or_make(block, lambda block=block: self._decode(block))  # type: ignore[misc]
             first = block * self.frames_per_block
-            indptr, found = decode(gap, offsets)
             a, b = max(start - first, 0), min(stop - first, len(offsets) - 1)
-            lengths.append(np.diff(indptr[a : b + 1]))
-            indices.append(found[indptr[a] : indptr[b]])
+            indptr, found = decode(gap, offsets[a : b + 1])
+            lengths.append(np.diff(indptr))
+            indices.append(found)
         ends = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
         return Events(ends, np.concatenate(indices), (self.shape[-2], self.shape[-1]))
 

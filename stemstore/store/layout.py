@@ -225,7 +225,7 @@ def dense_layout(
     ChunkingError
         Empty axes, a pixel type that cannot be stored, or a frame larger than a shard may be.
     """
-    kind = _check(scan_shape, frame_shape, np.dtype(dtype))
+    kind = check_shape(scan_shape, frame_shape, np.dtype(dtype))
     frame_bytes = math.prod(frame_shape) * kind.itemsize
     limit = min(max_shard_bytes, MAX_SHARD_BYTES)
     detector = _detector_chunk(frame_shape, kind.itemsize)
@@ -239,8 +239,8 @@ def dense_layout(
         raise ChunkingError(msg, found=stored_bytes, expected=limit)
     side = _power_of_two(min(MAX_CHUNK_BYTES, limit) // frame_bytes) if detector == frame_shape else 1
     shard_side = side * _power_of_two(limit // (side * side * stored_bytes))
-    chunk = _scan_extents(scan_shape, side)
-    largest = _scan_extents(scan_shape, shard_side)
+    chunk = scan_extents(scan_shape, side)
+    largest = scan_extents(scan_shape, shard_side)
     shard = tuple(min(s, c * -(-n // c)) for s, c, n in zip(largest, chunk, scan_shape, strict=True))
     layout = DenseLayout(scan_shape + frame_shape, kind.name, chunk + detector, shard + covered, profile)
     _ = layout.codec  # an unknown profile is refused here
@@ -254,6 +254,8 @@ def counted_layout(
     *,
     profile: str = "fast",
     raw_bytes_per_frame: int | None = None,
+    frames_per_block: int | None = None,
+    frames_per_shard: int | None = None,
 ) -> CountedLayout:
     """Choose blocks, chunks and shards for events.
 
@@ -267,29 +269,62 @@ def counted_layout(
         Codec: ``"fast"`` (LZ4), ``"balanced"`` or ``"small"`` (Zstandard), ``"raw"`` (none).
     raw_bytes_per_frame
         Size of the frames that are counted; 2 bytes a pixel by default.
+    frames_per_block, frames_per_shard
+        Frames that share a block, and a shard, which holds whole blocks; chosen where they are left out.
 
     Raises
     ------
     ChunkingError
-        Empty axes, or an expected number of events that is not a number of at least zero.
+        Empty axes, an expected number of events that is not a number of at least zero, or a shard that is no whole
+        number of blocks.
     """
-    _check(scan_shape, frame_shape, np.dtype("u2"))
+    check_shape(scan_shape, frame_shape, np.dtype("u2"))
     if not (math.isfinite(events_per_frame) and events_per_frame >= 0):
         msg = f"expected events per frame is {events_per_frame!r}; give a number of at least 0"
         raise ChunkingError(msg, found=events_per_frame)
-    n_pixels = math.prod(frame_shape)
-    raw_frame = raw_bytes_per_frame or 2 * n_pixels
-    # A far first event needs slots that carry no event; sparse frames consist of little else
-    slots = events_per_frame + n_pixels / 65536 * events_per_frame / (1 + events_per_frame)
-    most = int(min(BLOCK_EVENTS / slots if slots else math.inf, MAX_RAW_BYTES / raw_frame, math.prod(scan_shape)))
-    per_block = _frames_per_block(scan_shape, max(most, 1))
+    raw_frame = raw_bytes_per_frame or 2 * math.prod(frame_shape)
+    n_frames = math.prod(scan_shape)
+    slots = expected_slots(events_per_frame, frame_shape)
+    most = int(min(BLOCK_EVENTS / slots if slots else math.inf, MAX_RAW_BYTES / raw_frame, n_frames))
+    per_block = min(frames_per_block or _frames_per_block(scan_shape, max(most, 1)), n_frames)
     expected = max(slots * per_block, 1.0)
     width = min(1024 * math.ceil(expected * HEADROOM / 1024), math.ceil(HEADROOM * BLOCK_EVENTS / 1024) * 1024)
     gap_codec(profile)  # an unknown profile is refused here
-    fitting = min(MAX_EVENT_SHARD * 8 / (_BITS[profile] * expected), MAX_RAW_BYTES / (raw_frame * per_block))
-    n_blocks = -(-math.prod(scan_shape) // per_block)
-    per_shard = _whole_rows(max(1, min(int(fitting), n_blocks)), scan_shape[-1], per_block)
+    n_blocks = -(-n_frames // per_block)
+    if frames_per_shard is not None:
+        per_shard = min(_whole_blocks(frames_per_shard, frames_per_block or per_block), n_blocks)
+    else:
+        fitting = min(MAX_EVENT_SHARD * 8 / (_BITS[profile] * expected), MAX_RAW_BYTES / (raw_frame * per_block))
+        per_shard = _whole_rows(max(1, min(int(fitting), n_blocks)), scan_shape[-1], per_block)
     return CountedLayout(tuple(scan_shape), frame_shape, per_block, width, per_shard, profile)
+
+
+def expected_slots(events_per_frame: float, frame_shape: tuple[int, int]) -> float:
+    """Slots that a frame is expected to take: a far first event needs some that carry no event.
+
+    Sparse frames consist of little else.
+    """
+    return events_per_frame + math.prod(frame_shape) / 65536 * events_per_frame / (1 + events_per_frame)
+
+
+def check_shape(scan_shape: tuple[int, ...], frame_shape: tuple[int, int], dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Make sure that frames can be stored; gives their pixel type in native byte order.
+
+    Raises
+    ------
+    ChunkingError
+        Empty axes, too many of them, or a pixel type that cannot be stored.
+    """
+    shape = (*scan_shape, *frame_shape)
+    if not 1 <= len(scan_shape) <= 3 or len(frame_shape) != _DETECTOR or min(shape) < 1:  # noqa: PLR2004
+        msg = (
+            f"scan {scan_shape} of frames {frame_shape} cannot be laid out; expected one to three scan axes, none empty"
+        )
+        raise ChunkingError(msg, found=shape)
+    if dtype.kind not in "uif" or dtype.itemsize > 8:  # noqa: PLR2004 - Zarr's core types end at 8 bytes
+        msg = f"pixels of type {dtype} cannot be stored; expected integers or floats of at most 8 bytes"
+        raise ChunkingError(msg, found=str(dtype))
+    return dtype.newbyteorder("=")
 
 
 def check_number(index: int, n_partitions: int) -> None:
@@ -303,6 +338,12 @@ def check_number(index: int, n_partitions: int) -> None:
     if not 0 <= index < n_partitions:
         msg = f"partition {index} does not exist; expected a number from 0 to {n_partitions - 1}"
         raise InputError(msg, partition=index, expected=n_partitions)
+
+
+def scan_extents(scan_shape: tuple[int, ...], side: int) -> tuple[int, ...]:
+    """Spread side x side positions over the scan axes, not beyond the power of two that covers an axis."""
+    wanted = (side * side,) if len(scan_shape) == 1 else (1,) * (len(scan_shape) - 2) + (side, side)
+    return tuple(min(w, 1 << (n - 1).bit_length()) for w, n in zip(wanted, scan_shape, strict=True))
 
 
 def dump_layout(layout: Layout) -> dict[str, Any]:
@@ -319,31 +360,12 @@ def load_layout(found: Mapping[str, Any]) -> Layout:
     return DenseLayout(**fields) if kind == "dense" else CountedLayout(**fields)
 
 
-def _check(scan_shape: tuple[int, ...], frame_shape: tuple[int, int], dtype: np.dtype[Any]) -> np.dtype[Any]:
-    shape = (*scan_shape, *frame_shape)
-    if not 1 <= len(scan_shape) <= 3 or len(frame_shape) != _DETECTOR or min(shape) < 1:  # noqa: PLR2004
-        msg = (
-            f"scan {scan_shape} of frames {frame_shape} cannot be laid out; expected one to three scan axes, none empty"
-        )
-        raise ChunkingError(msg, found=shape)
-    if dtype.kind not in "uif" or dtype.itemsize > 8:  # noqa: PLR2004 - Zarr's core types end at 8 bytes
-        msg = f"pixels of type {dtype} cannot be stored; expected integers or floats of at most 8 bytes"
-        raise ChunkingError(msg, found=str(dtype))
-    return dtype.newbyteorder("=")
-
-
 def _power_of_two(area: int) -> int:
     """Largest power of two whose square is at most `area`, at least 1."""
     side = 1
     while 4 * side * side <= area:
         side *= 2
     return side
-
-
-def _scan_extents(scan_shape: tuple[int, ...], side: int) -> tuple[int, ...]:
-    """Spread side x side positions over the scan axes, not beyond the power of two that covers an axis."""
-    wanted = (side * side,) if len(scan_shape) == 1 else (1,) * (len(scan_shape) - 2) + (side, side)
-    return tuple(min(w, 1 << (n - 1).bit_length()) for w, n in zip(wanted, scan_shape, strict=True))
 
 
 def _detector_chunk(frame_shape: tuple[int, int], itemsize: int) -> tuple[int, int]:
@@ -366,6 +388,17 @@ def _frames_per_block(scan_shape: tuple[int, ...], most: int) -> int:
         return most // row * row
     divisor = max(piece for piece in range(1, most + 1) if row % piece == 0)
     return divisor if 2 * divisor >= most else most
+
+
+def _whole_blocks(frames_per_shard: int, per_block: int) -> int:
+    """Blocks of a shard of so many frames."""
+    if frames_per_shard % per_block:
+        msg = (
+            f"a shard of {frames_per_shard} frames is no whole number of blocks of {per_block}; choose a multiple, or "
+            "state the frames of a block as well"
+        )
+        raise ChunkingError(msg, found=frames_per_shard, expected=per_block)
+    return frames_per_shard // per_block
 
 
 def _whole_rows(n_blocks: int, row: int, per_block: int) -> int:

@@ -1,0 +1,93 @@
+"""What a store keeps beside its scan, brought over to the same scan laid out anew: calibration and saved results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stemstore.store.attached_array import StoredArray
+from stemstore.store.metadata import CALIBRATION, ROOT, SAVED, read_root
+from stemstore.store.objects import DERIVED, list_objects, read_object
+
+if TYPE_CHECKING:
+    from stemstore.conversion.images import Images
+    from stemstore.store.open import StoredScan
+    from stemstore.store.urls import Storage
+
+_OF_SCAN = ("uuid", "scan", "stemstore_uuid")
+"""Keys whose value is the identity of the scan; inputs in a history keep the one that was read."""
+
+_PARENTS = (f"{CALIBRATION}/{ROOT}", f"{DERIVED}/{ROOT}")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The calibration and the saved results of a finished store.
+
+    Attributes
+    ----------
+    scan
+        The store.
+    """
+
+    scan: StoredScan
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not brought over."""
+        url = self.scan.url
+        if not url.lower().startswith(("http://", "https://")):
+            return []
+        return [f"'{url}' is on a web server, which lists nothing: saved results were not looked for"]
+
+    def images(self) -> Images:
+        """Read what the conversion wrote into the calibration: references of the detector, maps of the scan."""
+        infos = {path: info for path, info in self.scan.head.arrays.items() if path.startswith(f"{CALIBRATION}/")}
+        return {path: (info.dims, StoredArray(self.scan.url, info).read()) for path, info in infos.items()}
+
+    def bring(self, storage: Storage, uuid: str) -> None:
+        """Copy the saved calibration and the saved results, object by object, checked on the way.
+
+        Parameters
+        ----------
+        storage
+            Where the new store grows; what an interrupted call has left of them there is replaced.
+        uuid
+            Identity of the new scan, which they name from now on.
+
+        Raises
+        ------
+        NotFoundError, ChecksumError, CorruptDataError
+            An object is missing or damaged; the message names it.
+
+        Notes
+        -----
+        Memory: one object, at most 64 MiB before compression.
+        """
+        source = self.scan.head.storage
+        for place in (SAVED, DERIVED):
+            storage.delete(place)
+        for one in list_objects(source, read_root(source)):
+            if not (one.key.startswith((f"{SAVED}/", f"{DERIVED}/")) or one.key in _PARENTS):
+                continue
+            body = read_object(source, one)
+            if body is None:
+                continue
+            storage.put(one.key, [_renamed(body, self.scan.uuid, uuid) if one.kind == "metadata" else body])
+
+
+def _renamed(body: bytes, old: str, new: str) -> bytes:
+    """Put the identity of the new scan into metadata."""
+    return json.dumps(_with(json.loads(body), old, new), indent=2).encode()
+
+
+def _with(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, list):
+        return [_with(one, old, new) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: new if name in _OF_SCAN and one == old else one if name == "history" else _with(one, old, new)
+        for name, one in value.items()
+    }
