@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ssl import SSLContext
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
@@ -45,6 +46,8 @@ class FileServer:
         What is served.
     ranges
         Whether ranges are honoured; a server that ignores them answers with the whole file.
+    tls
+        Certificate and key, for https.
 
     Attributes
     ----------
@@ -52,10 +55,12 @@ class FileServer:
         Everything that was asked for.
     """
 
-    def __init__(self, folder: Path, *, ranges: bool = True) -> None:
-        self.folder, self.ranges = Path(folder).resolve(), ranges
+    def __init__(self, folder: Path, *, ranges: bool = True, tls: SSLContext | None = None) -> None:
+        self.folder, self.ranges, self.tls = Path(folder).resolve(), ranges, tls
         self.requests: list[Request] = []
         self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
+        if tls is not None:  # the handshake is left to the thread of each connection
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
@@ -66,7 +71,7 @@ class FileServer:
     @property
     def url(self) -> str:
         """Address of the folder."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -119,8 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             with path.open("rb") as file:
                 self.wfile.flush()
+                if self.owner.tls is not None:  # what the kernel sends by itself would not be encrypted
+                    file.seek(start)
                 while start < stop:
-                    start += os.sendfile(self.connection.fileno(), file.fileno(), start, stop - start)
+                    if self.owner.tls is not None:
+                        start += self.wfile.write(file.read(min(_CHUNK, stop - start)))
+                    else:
+                        start += os.sendfile(self.connection.fileno(), file.fileno(), start, stop - start)
 
     def _status(self, status: int, length: int, part: str = "") -> None:
         self.send_response(status)
