@@ -1,1 +1,1 @@
-"""The job that writes counted scans into the files of other programs."""
+"""The jobs that write for other programs: counted scans into their files, and references to frames."""

@@ -127,19 +127,26 @@ def appearing_folder(path: Path, *, overwrite: bool) -> Iterator[list[Path]]:
             if not overwrite:
                 msg = f"'{path}' appeared while it was being written; choose another name or pass overwrite=True"
                 raise DestinationExistsError(msg, url=str(path))
-            path.rename(work / f"{path.name}.old")
-        (work / path.name).rename(path)
+            _replace_folder(work / path.name, path, work / f"{path.name}.old")
+        else:
+            (work / path.name).rename(path)
         sync_folder(path.parent)
     except StemStoreError:
         raise
     except OSError as error:
-        old = work / f"{path.name}.old"
-        if old.exists() and not os.path.lexists(path):
-            with suppress(OSError):
-                old.rename(path)
         raise refused(error, path, "write") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path, old: Path) -> None:
+    """Put a folder in the place of another, which is kept as `old`; where that fails, or is interrupted, it is back."""
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
 
 
 def _exchange(work: Path, files: list[Path]) -> None:

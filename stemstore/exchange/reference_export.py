@@ -199,10 +199,8 @@ def _check_free(form: Form, path: Path, references: References, *, overwrite: bo
 def _notes(dataset: xr.Dataset, references: References, form: Form) -> list[str]:
     notes = []
     if references.n_missing:
-        value = "NaN" if references.array.fill is not None else "zero"
-        notes.append(
-            f"{references.n_missing} pieces are in no file and read as {value}; the coordinate valid says which"
-        )
+        value = "NaN" if references.array.fill is not None else "zero (by zarr-python 2 as anything)"
+        notes.append(f"{references.n_missing} pieces are in no file and read as {value}; valid says which")
     if references.rows_reversed:
         notes.append(
             "the files hold the last detector row first, and so do ky and ky_pixel; sortby('ky_pixel') turns it"
@@ -214,5 +212,7 @@ def _notes(dataset: xr.Dataset, references: References, form: Form) -> list[str]
         notes.append(f"{', '.join(map(str, left))} of the detector are not written")
     if form.name == "icechunk":
         prefix = icechunk.container_prefix(references)
-        notes.append(f"open the repository with authorize_virtual_chunk_access={{{prefix!r}: None}}")
+        notes.append(
+            f"open the repository with authorize_virtual_chunk_access={{{prefix!r}: None}}, or credentials for None"
+        )
     return notes

@@ -14,9 +14,10 @@ from stemstore.scan.lazy import selection_of
 from stemstore.scan.stored import describe_store
 from stemstore.sources.contract import LocatedSource
 from stemstore.sources.frame_extents import NOWHERE, not_as_they_are
-from stemstore.sources.streaming import FrameScan
+from stemstore.sources.streaming import EventScan, FrameScan
 from stemstore.store.arrays import StoredFrames
 from stemstore.store.chunk_extents import chunk_extents
+from stemstore.store.events import StoredEvents
 from stemstore.store.urls import is_local
 from stemstore.store.virtual import VirtualArray
 
@@ -108,8 +109,10 @@ def references_of(image: xr.DataArray, url: str) -> References:
     source = None if found is None else found[0]
     if isinstance(source, StoredFrames):
         return _of_store(source, image)
-    if not isinstance(source, FrameScan):
+    if isinstance(source, (EventScan, StoredEvents)):
         raise _events(url)
+    if not isinstance(source, FrameScan):
+        raise not_as_they_are([url], "are no longer those of one scan")
     if not isinstance(source.source, LocatedSource):
         raise not_as_they_are([url], "are packed, compressed or spread over the file")
     return _of_frames(source.source, image)

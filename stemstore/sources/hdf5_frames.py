@@ -349,7 +349,7 @@ class Hdf5Source:
         runs = []
         for part, first in zip(self.parts, self.starts, strict=True):
             if part.block is None:
-                raise not_as_they_are([part.path], f"lie in {part.dataset} in chunks, or in another order of axes")
+                raise not_as_they_are([part.path], f"lie in {part.dataset} in chunks or in another order of axes")
             runs.append(Run(part.path, first, part.n_frames, *part.block))
         if any(part.dtype != self.parts[0].dtype for part in self.parts):
             raise not_as_they_are([self.parts[0].path], "have several byte orders")

@@ -13,7 +13,7 @@ from test_converted import CASES, opened, written
 import stemstore
 from stemstore.errors import InputError
 
-EVENTS, CHUNKS, PACKED = "holds electron events", "in chunks, or", "are packed, compressed or spread"
+EVENTS, CHUNKS, PACKED = "holds electron events", "in chunks or", "are packed, compressed or spread"
 
 REFUSED = {
     EVENTS: ("ncem_counted", "raw_csr", "tpx3"),
