@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from stemstore.cli import options  # noqa: TC001  # typer evaluates the annotations
-from stemstore.cli.convert import report_facts
 from stemstore.cli.output import notify, print_facts, print_json
+from stemstore.cli.planned import report_facts
 
 EXAMPLE = "stemstore finalise scan_42.zarr"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stemstore.cli import convert, options
+from stemstore.cli import convert, options, planned
 from stemstore.cli.output import notify, print_facts, print_json
 from stemstore.config import format_size
 from stemstore.errors import ScanWarning
@@ -32,7 +32,7 @@ def run(**given: Any) -> None:
     destination and in any order, and 'stemstore finalise DST' at the end.
     """
     source, asked = convert.asked_for(given)
-    convert.refuse_taken(given["destination"], overwrite=given["overwrite"])
+    planned.refuse_taken(given["destination"], overwrite=given["overwrite"])
     from stemstore.conversion.parts import plan_conversion
 
     with warnings.catch_warnings():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stemstore.store.attached_array import StoredArray
@@ -29,13 +29,16 @@ class Kept:
     ----------
     scan
         The store.
+    warnings
+        What stays behind on purpose: nothing.
     """
 
     scan: StoredScan
+    warnings: list[str] = field(default_factory=list)
 
     @property
-    def warnings(self) -> list[str]:
-        """What is not brought over."""
+    def unseen(self) -> list[str]:
+        """What cannot be looked for."""
         url = self.scan.url
         if not url.lower().startswith(("http://", "https://")):
             return []

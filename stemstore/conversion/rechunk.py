@@ -154,7 +154,7 @@ def decide_rechunk(store: Any, options: Mapping[str, Any]) -> Job:
     workers, max_memory = options.get("workers"), options.get("max_memory")
     scan = open_store(addresses(store)[0])
     kept = Kept(scan)
-    source = source_of_store(scan, warnings=kept.warnings)
+    source = source_of_store(scan, warnings=kept.unseen)
     profile = options.get("profile") or profile_of(scan)
     plan = make_plan(
         source,
