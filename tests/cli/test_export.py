@@ -1,6 +1,7 @@
 """The verb ``export``."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -94,3 +95,21 @@ def test_saved_results_are_a_warning(call, counted, tmp_path):
     stemstore.save(stemstore.mean_pattern(stemstore.open(counted)), counted, "mean", overwrite=True)
     result = call("export", counted, tmp_path / "a.h5", "--progress", "none")
     assert result.stderr.startswith("warning: saved results (mean) stay with")
+
+
+def test_references_are_exported(call, document, raw, tmp_path):
+    """References name what they lead to, where it will be when a prefix says so; no pixel is copied."""
+    result = call("export", raw, tmp_path / "a.json", "--prefix", "s3://bucket/raw")
+    assert result.exit_code == 0, result.output
+    assert f"refers to   s3://bucket/raw/{Path(raw).name}" in result.stdout
+    assert (tmp_path / "a.json").stat().st_size < Path(raw).stat().st_size
+    found = document("export", raw, tmp_path / "b.txt", "--to", "kerchunk")
+    assert (found["format"], found["files"]) == ("kerchunk", [f"file://{raw}"])
+    assert found["n_references"] == 1
+
+
+def test_events_are_exit_2_where_references_are_asked_for(call, counted, tmp_path):
+    """A counted scan names what it can be exported to."""
+    result = call("export", counted, tmp_path / "a.json")
+    assert result.exit_code == 2
+    assert "'raw-csr'" in result.stderr
