@@ -59,8 +59,7 @@ def write_repository(folder: Path, references: References, labels: xr.Dataset) -
     session = repository.writable_session(BRANCH)
     labels.to_zarr(session.store, zarr_format=3, consolidated=False)
     references.array.declare(session.store)
-    specs = _specs(references, locations)
-    while batch := list(islice(specs, BATCH)):
+    for batch in _specs(references, locations):
         refused = session.store.set_virtual_refs(references.array.name, batch)
         if refused:
             msg = f"icechunk takes no reference to {batch[0].location!r}; export the references to 'kerchunk'"
@@ -136,15 +135,21 @@ def _store_of(prefix: str) -> Any:
     return makers[parts.scheme]()
 
 
-def _specs(references: References, locations: list[str]) -> Iterator[Any]:
+def _specs(references: References, locations: list[str]) -> Iterator[list[Any]]:
+    """Describe the chunks that are there, so many at a time."""
     import icechunk
 
     changed = [_changed(file) for file in references.files]
-    for place in np.argwhere(references.offset != NOWHERE).tolist():
-        at = tuple(place)
-        file = int(references.number[at])
-        offset, length = int(references.offset[at]), int(references.length[at])
-        yield icechunk.VirtualChunkSpec(place, locations[file], offset, length, last_updated_at_checksum=changed[file])
+    number, offset, length = (x.reshape(-1) for x in (references.number, references.offset, references.length))
+    there = np.flatnonzero(offset != NOWHERE)
+    for start in range(0, len(there), BATCH):
+        part = there[start : start + BATCH]
+        places = np.stack(np.unravel_index(part, references.offset.shape), axis=1).tolist()
+        columns = zip(places, number[part].tolist(), offset[part].tolist(), length[part].tolist(), strict=True)
+        yield [
+            icechunk.VirtualChunkSpec(place, locations[file], first, n_bytes, last_updated_at_checksum=changed[file])
+            for place, file, first, n_bytes in columns
+        ]
 
 
 def _changed(url: str) -> dt.datetime | None:

@@ -13,6 +13,7 @@ from stemstore.errors import InputError
 from stemstore.scan.lazy import selection_of
 from stemstore.scan.stored import describe_store
 from stemstore.sources.contract import LocatedSource
+from stemstore.sources.files import check_unchanged
 from stemstore.sources.frame_extents import NOWHERE, not_as_they_are
 from stemstore.sources.streaming import EventScan, FrameScan
 from stemstore.store.arrays import StoredFrames
@@ -104,6 +105,8 @@ def references_of(image: xr.DataArray, url: str) -> References:
     ------
     InputError
         The scan holds events, or frames that do not lie in the files as they are.
+    StaleStoreError, CorruptDataError, StorageError
+        The files were changed meanwhile, the store is damaged, or they cannot be read.
     """
     found = selection_of(image.data)
     source = None if found is None else found[0]
@@ -140,6 +143,7 @@ def _of_store(scan: StoredFrames, image: xr.DataArray) -> References:
 def _of_frames(source: LocatedSource, image: xr.DataArray) -> References:
     scan, frame = source.scan_shape, source.frame_shape
     found = source.frame_extents(0, math.prod(scan))
+    check_unchanged(source.metadata.files)
     shown = tuple(slice(0, n) for n in image.shape[:-2])
     tiles = (frame[0] // found.tile[0], frame[1] // found.tile[1])
     number, offset = (values.reshape(*scan, *tiles)[shown] for values in (found.number, found.offset))

@@ -11,9 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 import stemstore
-from stemstore.errors import CorruptDataError, DestinationExistsError, InputError, OptionalDependencyError
+from stemstore.errors import (
+    CorruptDataError,
+    DestinationExistsError,
+    InputError,
+    OptionalDependencyError,
+    StaleStoreError,
+)
 from stemstore.exchange import references as module
 from stemstore.exchange.references import common_folder, together
 from stemstore.exchange.run import export
@@ -260,6 +268,31 @@ def test_parquet_in_several_records(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.values, np.concatenate([FRAMES, np.zeros_like(FRAMES[:1])]))
 
 
+def test_record_of_missing_references_alone(tmp_path, monkeypatch):
+    """A Parquet file all of whose references are missing is read as any other."""
+    pytest.importorskip("fastparquet")
+    monkeypatch.setattr("stemstore.exchange.kerchunk.RECORD", 7)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    export(made(tmp_path, FRAMES.reshape(35, 6, 9)), tmp_path / "a.parq", scan_shape=(6, 7))
+    np.testing.assert_array_equal(opened(tmp_path / "a.parq").intensity.values[5], np.zeros((7, 6, 9)))
+
+
+def test_file_that_changes_meanwhile(tmp_path, monkeypatch):
+    """References to a file that is replaced while they are made are not written."""
+    from stemstore.sources.records import RecordSource
+
+    raw, real = made(tmp_path), RecordSource.frame_extents
+
+    def replaced(self, start, stop):
+        made(tmp_path, FRAMES[:2])
+        return real(self, start, stop)
+
+    monkeypatch.setattr(RecordSource, "frame_extents", replaced)
+    with pytest.raises(StaleStoreError, match="was changed after it was opened"):
+        export(raw, tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_events_are_refused_with_the_ways_out(tmp_path, store):
     """Electron events have no pixels; the message names what can be done."""
     export(store, tmp_path / "b.toml")
@@ -389,6 +422,25 @@ def test_frames_are_joined_only_where_they_follow_each_other():
     assert together(none, lost, 10) == (1, 3)
     files = np.repeat([0, 1], 12).reshape(4, 6)
     assert together(files, offset, 10) == (2, 6)
+
+
+@given(st.data())
+def test_chunks_hold_the_bytes_of_their_frames(data):
+    """Whatever lies where, the bytes from a chunk's first frame on are those of all its frames, or none is there."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
+    steps = data.draw(st.lists(st.sampled_from([5, 5, 5, 5, 9]), min_size=np.prod(shape), max_size=np.prod(shape)))
+    offset = np.cumsum(steps).reshape(shape)
+    if data.draw(st.booleans()):
+        offset[offset > data.draw(st.integers(0, int(offset.max())))] = -1
+    number = np.where(np.arange(offset.size) < data.draw(st.integers(0, offset.size)), 0, 1).reshape(shape)
+    chunk = together(number, offset, 5)
+    for corner in np.ndindex(*(n // c for n, c in zip(shape, chunk, strict=True))):
+        part = tuple(slice(at * c, (at + 1) * c) for at, c in zip(corner, chunk, strict=True))
+        places, files = offset[part].reshape(-1), number[part].reshape(-1)
+        if (places == -1).all():
+            continue
+        assert len(set(files.tolist())) == 1
+        np.testing.assert_array_equal(places, places[0] + 5 * np.arange(len(places)))
 
 
 def test_chunks_stay_small(monkeypatch):

@@ -12,6 +12,8 @@ from test_converted import CASES, opened, written
 
 import stemstore
 from stemstore.errors import InputError
+from stemstore_readers.placed_frames import Band, PlacedSource
+from stemstore_schemas import SourceMetadata
 
 EVENTS, CHUNKS, PACKED = "holds electron events", "in chunks or", "are packed, compressed or spread"
 
@@ -102,3 +104,11 @@ def test_flyback_columns_are_left_out(tmp_path):
         np.testing.assert_array_equal(read(tmp_path / "w.json").intensity.values, truth)
         np.testing.assert_array_equal(read(tmp_path / "a.json").intensity.values, truth[:, :3])
         assert report.shape == (3, 3, 16, 24)
+
+
+def test_bands_of_unequal_height_are_refused():
+    """Bands that are no tiles of one shape cannot be chunks."""
+    bands = tuple(Band("a", np.zeros(1, np.int64), first, rows) for first, rows in ((0, 2), (2, 1)))
+    source = PlacedSource("a", (1,), (3, 4), SourceMetadata(), None, bands, np.dtype("u1"))
+    with pytest.raises(InputError, match="in bands of unequal height"):
+        source.frame_extents(0, 1)
