@@ -56,7 +56,11 @@ def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters
     if isinstance(plan, CountedPlan):
         counter, layout = plan.counter, plan.layout
         counting = known.counting if counter is None else describe_counting(counter)
-        encoding = EventEncoding(frames_per_block=layout.frames_per_block, slots_per_chunk=layout.slots_per_chunk)
+        encoding = EventEncoding(
+            frames_per_block=layout.frames_per_block,
+            slots_per_chunk=layout.slots_per_chunk,
+            columns=[name for name, _ in layout.columns],
+        )
     return ScanDocument(
         uuid=str(uuid.uuid4()),
         profile="dense" if encoding is None else "counted",

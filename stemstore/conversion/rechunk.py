@@ -27,6 +27,7 @@ from stemstore.store.cut import CUT, Cut
 from stemstore.store.metadata import GAP, INTENSITY, SUMMARY, read_root
 from stemstore.store.open import open_store
 from stemstore.store.verify import listed_arrays
+from stemstore.store.writer import match
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +171,7 @@ def decide_rechunk(store: Any, options: Mapping[str, Any]) -> Job:
     entry = history_entry(OPERATION, source.metadata, plan.workers, parameters)
     known = scan.document
     document = known.model_copy(update={"uuid": str(uuid.uuid4()), "history": [*known.history, entry]})
-    return Job(plan, document, Oddities(), kept, "none")
+    return Job(plan, match(document, plan.layout), Oddities(), kept, "none")
 
 
 def refuse_in_place(store: Any, destination: PathLike) -> None:

@@ -166,7 +166,7 @@ class Cut:
         )
         frames = min(layout.frames_per_block * layout.blocks_per_shard, layout.n_frames)
         n_bytes = int(frames * expected_slots(events_per_frame, frame_shape) * GAP_BYTES)
-        if n_bytes > MAX_SHARD_BYTES:
+        if self.given and n_bytes > MAX_SHARD_BYTES:
             msg = (
                 f"a shard of {frames} frames is expected to hold {format_size(n_bytes)} of events, more than "
                 f"{format_size(MAX_SHARD_BYTES)}; give fewer frames as chunks= or shards="
@@ -193,7 +193,7 @@ class Cut:
         """Extents of a shard, in whole chunks, none beyond its axis by more than a chunk."""
         cover = tuple(c * -(-n // c) for c, n in zip(chunk, shape, strict=True))
         if self.shards is None:
-            return _grown(chunk[:-2], shape[:-2], _most_frames(chunk, cover[-2:], kind, limit)) + cover[-2:]
+            return _grown(chunk[:-2], cover[:-2], _most_frames(chunk, cover[-2:], kind, limit)) + cover[-2:]
         _check_axes(self.shards, "shards", (len(shape), len(shape) - 2), shape)
         detector = self.shards[len(shape) - 2 :]
         if any(s < n for s, n in zip(detector, shape[-2:], strict=False)):
@@ -282,16 +282,20 @@ def _most_frames(chunk: tuple[int, ...], detector: tuple[int, ...], kind: np.dty
     return min(by_bytes, MOST_CHUNKS // max(1, tiles) * math.prod(chunk[:-2]))
 
 
-def _grown(chunk: tuple[int, ...], scan_shape: tuple[int, ...], frames: int) -> tuple[int, ...]:
-    """Double a chunk along the last two scan axes, the shorter side first, up to a number of frames."""
+def _grown(chunk: tuple[int, ...], cover: tuple[int, ...], frames: int) -> tuple[int, ...]:
+    """Double a chunk along the last two scan axes, the shorter side first, up to a number of frames.
+
+    `cover` is where an axis ends, in whole chunks.
+    """
     shard = list(chunk)
     axes = range(len(shard))[-2:]
     while True:
-        room = [axis for axis in axes if shard[axis] < scan_shape[axis] and 2 * math.prod(shard) <= frames]
-        if not room:
-            break
-        shard[min(room, key=lambda axis: (shard[axis], -axis))] *= 2
-    return tuple(min(s, c * -(-n // c)) for s, c, n in zip(shard, chunk, scan_shape, strict=True))
+        wider = {axis: min(2 * shard[axis], cover[axis]) for axis in axes if shard[axis] < cover[axis]}
+        fits = [axis for axis, extent in wider.items() if math.prod(shard) // shard[axis] * extent <= frames]
+        if not fits:
+            return tuple(shard)
+        axis = min(fits, key=lambda axis: (shard[axis], -axis))
+        shard[axis] = wider[axis]
 
 
 def _by(extents: tuple[int, ...]) -> str:

@@ -175,6 +175,17 @@ def test_a_damaged_shard_is_written_again(tmp_path, raw, undisturbed, monkeypatc
     assert content(tmp_path / "a.zarr") == expected
 
 
+def test_columns_of_events_go_on(tmp_path, raw, monkeypatch):
+    """What else is stored of every electron is no other conversion."""
+    options = COUNTED | {"event_columns": "energy"}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            stemstore.convert(raw, tmp_path / "a.zarr", **options)
+    stemstore.convert(raw, tmp_path / "a.zarr", resume=True, **options)
+    assert verify_store(tmp_path / "a.zarr") == []
+
+
 def test_errors_of_the_data_leave_nothing(tmp_path, raw, monkeypatch):
     """What no repetition can help is removed, unless it belongs to an earlier call."""
     with monkeypatch.context() as patch:
