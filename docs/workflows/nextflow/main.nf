@@ -5,7 +5,8 @@
 //     nextflow run main.nf --scans '/data/raw/*' --results /data/results
 //
 // Stores are written to their final place by the jobs themselves, so that no job copies pixels; `val` channels carry
-// their paths. `params.results` must be an absolute path that all machines see.
+// their paths. `params.results` must be an absolute path that all machines see, and so must be what `params.scans` names:
+// every job reads the raw files in their own place.
 
 params.scans    = 'raw/*'
 params.results  = "${launchDir}/results"
@@ -74,7 +75,7 @@ process VALIDATE {
 }
 
 workflow {
-    planned = PLAN(Channel.fromPath(params.scans, type: 'any'))
+    planned = PLAN(channel.fromPath(params.scans, type: 'any'))
     jobs = planned.flatMap { scan, plan ->
         def n = new groovy.json.JsonSlurper().parse(plan.toFile()).n_tasks
         (0..<n).collect { job -> tuple(groupKey(scan, n), job) }
