@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -428,11 +429,12 @@ def test_frames_are_joined_only_where_they_follow_each_other():
 def test_chunks_hold_the_bytes_of_their_frames(data):
     """Whatever lies where, the bytes from a chunk's first frame on are those of all its frames, or none is there."""
     shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
-    steps = data.draw(st.lists(st.sampled_from([5, 5, 5, 5, 9]), min_size=np.prod(shape), max_size=np.prod(shape)))
+    size = math.prod(shape)
+    steps = data.draw(st.lists(st.sampled_from([5, 5, 5, 5, 9]), min_size=size, max_size=size))
     offset = np.cumsum(steps).reshape(shape)
     if data.draw(st.booleans()):
         offset[offset > data.draw(st.integers(0, int(offset.max())))] = -1
-    number = np.where(np.arange(offset.size) < data.draw(st.integers(0, offset.size)), 0, 1).reshape(shape)
+    number = np.where(np.arange(size) < data.draw(st.integers(0, size)), 0, 1).reshape(shape)
     chunk = together(number, offset, 5)
     for corner in np.ndindex(*(n // c for n, c in zip(shape, chunk, strict=True))):
         part = tuple(slice(at * c, (at + 1) * c) for at, c in zip(corner, chunk, strict=True))
