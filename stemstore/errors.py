@@ -17,6 +17,7 @@
     │   └── SectorMismatchError
     ├── FormatVersionError                  written by a newer or an unknown version
     ├── ConversionIncompleteError           a store without its commit object
+    │   └── SeriesIncompleteError           a series, some scans of which could not be converted
     ├── StaleStoreError                     the data behind an open scan were replaced
     ├── MemoryBudgetError                   the work does not fit the stated budget
     ├── ReaderError                         a reader plug-in failed
@@ -150,6 +151,12 @@ class ConversionIncompleteError(StemStoreError):
     """A store carries no commit object: its conversion did not finish."""
 
     kind = "incomplete"
+
+
+class SeriesIncompleteError(ConversionIncompleteError):
+    """Scans of a series could not be converted; the others are in it."""
+
+    kind = "series-incomplete"
 
 
 class StaleStoreError(StemStoreError):

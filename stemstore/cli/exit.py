@@ -17,6 +17,7 @@ from stemstore.errors import (
     NotFoundError,
     OptionalDependencyError,
     ReaderError,
+    SeriesIncompleteError,
     UnknownFormatError,
 )
 
@@ -32,6 +33,7 @@ CODES: dict[type[BaseException], int] = {
     CorruptDataError: UNREADABLE,
     FormatVersionError: UNREADABLE,
     ConversionIncompleteError: UNREADABLE,
+    SeriesIncompleteError: FAILED,
     ReaderError: UNREADABLE,
     DestinationExistsError: EXISTS,
     ChecksumError: MISMATCH,
@@ -65,6 +67,7 @@ HINTS: dict[type[BaseException], str] = {
     DestinationExistsError: "--overwrite replaces a store or an image",
     MemoryBudgetError: "--max-memory sets the budget",
     ConversionIncompleteError: "'stemstore repair' shows how far it came, and finishes it",
+    SeriesIncompleteError: "the same command with --resume leaves alone what is done",
     OptionalDependencyError: "'stemstore doctor' lists the extras",
 }
 """The option or verb that helps, by error class."""

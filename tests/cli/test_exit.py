@@ -26,6 +26,7 @@ EXPECTED = {
     e.SectorMismatchError: 3,
     e.FormatVersionError: 3,
     e.ConversionIncompleteError: 3,
+    e.SeriesIncompleteError: 1,
     e.StaleStoreError: 1,
     e.MemoryBudgetError: 6,
     e.ReaderError: 3,
