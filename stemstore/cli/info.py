@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stemstore.cli import options  # noqa: TC001  # typer evaluates the annotations
+from stemstore.cli import options, series
 from stemstore.cli.output import notify, print_facts, print_json, print_line, print_table, times_text
 from stemstore.config import format_size
+from stemstore.errors import UnknownFormatError
 
 if TYPE_CHECKING:
     from stemstore.ops.saved.results import SavedResult
@@ -25,14 +26,22 @@ def run(
     history: Annotated[bool, typer.Option("--history", help="List what was done as well.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Tell what a store holds.
+    """Tell what a store or a series holds.
 
-    Axes, calibration, frames, size and saved results; a store that is not finished can be looked at as well.
+    Axes, calibration, frames, size and saved results; a store that is not finished can be looked at as well. Of a
+    series its scans, and whether their stores are there.
     """
     from stemstore.ops.saved.results import results
+    from stemstore.store.metadata import SERIES
     from stemstore.store.open import open_store
 
-    scan = open_store(store, allow_incomplete=True)
+    try:
+        scan = open_store(store, allow_incomplete=True)
+    except UnknownFormatError as error:
+        if error.context.get("found") != SERIES:
+            raise
+        series.show(store, as_json=as_json)
+        return
     size = sizes(scan)
     saved = list(results(scan.head.url).values())
     if as_json:
