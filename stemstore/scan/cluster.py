@@ -18,6 +18,9 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32
 """dask starts workers so that glibc gives every large buffer back at once, to get it again page by page; with these
 limits it keeps them. They have to be in the environment before the process starts."""
 
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""Options of a scheduler; without a dashboard it would still listen, on port 8787 of all interfaces."""
+
 SHARE = 0.6
 """Share of a worker's memory that our work may take; the rest is for interpreter, libraries and results."""
 
@@ -63,7 +66,8 @@ def local_cluster(
     memory
         Of each process, such as ``"4GiB"``; dask's own choice by default.
     **options
-        Of `distributed.LocalCluster`.
+        Of `distributed.LocalCluster`. With ``dashboard_address=None`` there is no dashboard, and no port that other
+        machines could reach.
 
     Returns
     -------
@@ -92,6 +96,8 @@ def local_cluster(
             raise InputError(msg, key=name, found=value)
     if memory is not None:
         options["memory_limit"] = parse_size(memory)
+    if options.get("dashboard_address", ...) is None:
+        options["scheduler_kwargs"] = NO_DASHBOARD | (options.get("scheduler_kwargs") or {})
     if options.get("processes", True):
         ours = worker_environment(threads=threads, memory=memory)
         options["env"] = {name: text for name, text in ours.items() if name not in ALLOCATOR} | options.get("env", {})

@@ -45,3 +45,15 @@ def test_workers_have_the_settings(monkeypatch):
         here = {name: os.environ.get(name) for name in names}
     assert found == worker_environment(memory="2GiB")
     assert here == {name: before.get(name) for name in names}
+
+
+def test_no_dashboard_is_no_open_port():
+    """Without a dashboard nothing listens but on the loopback, at a port that is free; two clusters get along."""
+    distributed = pytest.importorskip("distributed")
+    options = {"dashboard_address": None, "processes": False}
+    with local_cluster(1, **options) as cluster, local_cluster(1, **options) as other:
+        for one in (cluster, other):
+            servers = one.scheduler.http_server._sockets.values()
+            assert {socket.getsockname()[0] for socket in servers} == {"127.0.0.1"}
+        with distributed.Client(cluster) as client:
+            assert client.submit(sum, [1, 2]).result() == 3
