@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import CorruptDataError, DestinationExistsError, InputError, NotFoundError, StemStoreError
 from stemstore.store.attached_array import AttachedArray, StoredArray, Target, array_info
 from stemstore.store.metadata import ROOT, group_objects, parse_array
-from stemstore.store.open import open_store
+from stemstore.store.series_holder import open_holder
 from stemstore.store.urls import is_local, open_storage
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stemstore.store.urls import Storage
 
 PLACES = ("calibration", "derived")
-"""Names in the root of a store below which groups may be attached."""
+"""Names in the root of a store or a series below which groups may be attached."""
 
 _NAME = re.compile(r"(?!__)[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -103,7 +103,7 @@ def create_group(
     Parameters
     ----------
     url
-        A finished store.
+        A finished store, or a series.
     path
         ``calibration`` or ``derived/<name>``; names are made of letters, digits, ``_``, ``-`` and ``.``.
     arrays
@@ -123,12 +123,12 @@ def create_group(
     DestinationExistsError
         The group is there already, and `replace` is off.
     NotFoundError, UnknownFormatError, ConversionIncompleteError
-        There is no finished store.
+        There is neither.
     """
     check_path(path)
     for name, array in arrays.items():
         check_json(array.attributes, f"{path}/{name}")
-    storage = open_store(url).head.storage
+    storage = open_holder(url).storage
     _check_free(storage, path, replace=replace)
     return GroupWriter(storage, path, arrays, replace=replace)
 

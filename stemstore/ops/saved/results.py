@@ -13,7 +13,7 @@ from stemstore.errors import CorruptDataError, FormatVersionError, InputError, N
 from stemstore.ops.saved.result_arrays import LABELS, lazy_array, read_coordinates, restored, text_of
 from stemstore.store.attached import check_name, list_groups, read_group
 from stemstore.store.metadata import ATTRIBUTE
-from stemstore.store.open import open_store
+from stemstore.store.series_holder import open_holder
 from stemstore_schemas import SchemaVersionError, load_result
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def results(store: str | os.PathLike[str] | xr.Dataset) -> dict[str, SavedResult
     url = url_of(store)
     names = list_groups(url, PARENT)
     if not names:
-        open_store(url, allow_incomplete=True)  # tells what is wrong where there is no store at all
+        open_holder(url, allow_incomplete=True)  # tells what is wrong where there is no store at all
     return {name: _listed(url, name) for name in names}
 
 
@@ -166,7 +166,7 @@ def describe_result(store: str | os.PathLike[str] | xr.Dataset, name: str) -> Re
 
 def _no_result(url: str, name: str) -> NotFoundError:
     """Make the error for a result that is not there; raises what is wrong with the store, if it is the store."""
-    open_store(url)
+    open_holder(url)
     msg = f"'{url}' has no result {name!r}; it has {', '.join(list_groups(url, PARENT)) or 'none'}"
     return NotFoundError(msg, url=url, key=name)
 

@@ -1,7 +1,7 @@
-"""Saving results into the store of their scan.
+"""Saving results into the store of their scan, or into the series of their scans.
 
-A result lies in the group ``derived/<name>`` of a finished store: plain Zarr, with coordinates, attributes and a
-document that says what was done. The scan and its commit object stay as they are.
+A result lies in the group ``derived/<name>`` of a finished store or of a series: plain Zarr, with coordinates,
+attributes and a document that says what was done. The scan and its commit object stay as they are.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from stemstore.ops.saved.history import history_entries, history_lines
 from stemstore.ops.saved.result_arrays import arrays_of, stored_attributes, stored_value, stream
 from stemstore.ops.saved.results import PARENT, open_result, url_of
 from stemstore.store.attached import check_json, check_name, create_group
-from stemstore.store.commit import read_commit
 from stemstore.store.metadata import ATTRIBUTE
-from stemstore.store.open import open_store
-from stemstore_schemas import HistoryEntry, ResultDocument, SourceFile, dump_document
+from stemstore.store.series_holder import open_holder
+from stemstore_schemas import HistoryEntry, ResultDocument, dump_document
 
 if TYPE_CHECKING:
     import os
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from stemstore.store.open import StoredScan
+    from stemstore.store.series_holder import Holder
 
 UUID = "stemstore_uuid"
-"""Attribute of scans and of their results: which scan it is."""
+"""Attribute of scans, of series and of their results: which it is."""
 
 _SOFTWARE = ("stemstore", "numpy", "xarray", "dask", "zarr")
 
@@ -57,7 +56,7 @@ def save(
         What an operation gave: a DataArray, a Dataset, or several DataArrays by name, lazy or in memory. Values are
         bool, integers, floats or complex numbers; coordinates may be texts.
     store
-        A finished store (path or URL), or the dataset that was opened from it.
+        A finished store or a series (path or URL), or the dataset that was opened from it.
     name
         Letters, digits, ``_``, ``-`` and ``.``.
     overwrite
@@ -98,7 +97,7 @@ def save(
     >>> stemstore.open_result(ds, "com").com_y  # doctest: +SKIP
     """
     url = url_of(store)
-    scan = open_store(url)
+    scan = open_holder(url)
     dataset, form = _as_dataset(result, check_name(name))
     check_scan(dataset, scan.uuid, url)
     attributes = stored_attributes(dataset.attrs, name)
@@ -187,13 +186,11 @@ def _history(dataset: xr.Dataset, began: str) -> list[HistoryEntry]:
     return history_entries(history_lines([dataset.attrs, *(variable.attrs for variable in variables)]), began)
 
 
-def _saving(scan: StoredScan, document: ResultDocument, seconds: float, told: list[str]) -> HistoryEntry:
-    commit = read_commit(scan.head.storage)
-    size, digest = (0, None) if commit is None else (commit.n_bytes, commit.shards_digest)
+def _saving(scan: Holder, document: ResultDocument, seconds: float, told: list[str]) -> HistoryEntry:
     return HistoryEntry(
         operation="save",
         parameters={"name": document.name},
-        inputs=[SourceFile(path=scan.url, size=size, digest=digest, uuid=scan.uuid)],
+        inputs=[scan.described()],
         software={package: metadata.version(package) for package in _SOFTWARE} | {"python": platform.python_version()},
         environment={"platform": platform.system()},
         time=document.time,
