@@ -18,6 +18,10 @@ _UNAUTHORISED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _LOCKED_OUT = ("NoCredentials", "PartialCredentials", "Credential", "DefaultCredentials", "Authentication")
 """Beginnings of the names of errors that mean: no key, or the wrong one."""
 
+_NO_SUCH_REQUEST = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+_UNTRUSTED = {"SSLCertVerificationError", "ClientConnectorCertificateError", "SSLError"}
+"""Names of errors of the system, aiohttp and botocore: a certificate that nobody here vouches for."""
+
 
 def says_absent(error: Exception) -> bool:
     """Whether a failure means that there is nothing under an address.
@@ -50,6 +54,8 @@ def unanswered(
     """
     names = [base.__name__ for base in type(error).__mro__]
     reason = " ".join(reason.split()) or names[0]
+    if reason == where:  # all that the web file system says; the cause may hold secrets, its name does not
+        reason = type(list(causes(error))[-1]).__name__
     if isinstance(error, PermissionError) or status in _UNAUTHORISED or any(n.startswith(_LOCKED_OUT) for n in names):
         hint = (
             "give credentials by the environment or a profile, as for the server's own tools, or by storage_options=; "
@@ -58,7 +64,9 @@ def unanswered(
     elif isinstance(error, TimeoutError) or "Timeout" in names[0]:
         reason = f"no answer within {patience.timeout:g} s and more"
         hint = "check the address and the network; STEMSTORE_TIMEOUT sets the seconds"
-    elif isinstance(error, NotImplementedError):
+    elif any(base.__name__ in _UNTRUSTED for one in causes(error) for base in type(one).__mro__):
+        hint = "the file of certificates that are trusted is named by the environment variable SSL_CERT_FILE"
+    elif isinstance(error, NotImplementedError) or (verb == "write" and status in _NO_SUCH_REQUEST):
         hint = "serve the store from an object store, or by a web server that knows byte ranges"
         hint = hint if verb == "read" else "write to a folder or to an object store"
     else:

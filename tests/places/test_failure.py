@@ -1,5 +1,7 @@
 """What the failures of a server mean."""
 
+import ssl
+
 import pytest
 
 from stemstore.errors import StorageError
@@ -74,6 +76,26 @@ def test_messages_say_what_to_do(error, hint):
     failure = unanswered(error, "s3://b/a", "read", reason=str(error), status=status, patience=Patience(8, 1.0))
     with pytest.raises(StorageError, match=f"cannot read 's3://b/a': .*{hint}"):
         raise failure
+
+
+def test_a_server_that_takes_nothing_is_named_so():
+    """Whoever writes to a plain web server learns that it is none to write to, not that the network failed."""
+    failure = unanswered(
+        ClientResponseError(501), "https://a/b", "write", reason="no PUT", status=501, patience=Patience(8, 1.0)
+    )
+    with pytest.raises(StorageError, match=r"cannot write 'https://a/b': no PUT\. Write to a folder or to an object"):
+        raise failure
+
+
+def test_a_certificate_that_is_not_trusted():
+    """The web file system says but the address; what happened is told without the text of the cause, and what helps."""
+    cause = ssl.SSLCertVerificationError("secret")
+    failure = unanswered(
+        looked(cause), "https://host/a", "read", reason="https://host/a", status=None, patience=Patience(8, 1.0)
+    )
+    with pytest.raises(StorageError, match=r"'https://host/a': SSLCertVerificationError\. .*SSL_CERT_FILE") as caught:
+        raise failure
+    assert "secret" not in str(caught.value)
 
 
 def test_causes_without_secrets_are_kept():

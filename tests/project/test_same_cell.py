@@ -155,6 +155,6 @@ def test_the_same_cell_behind_a_certificate(here, folder, look, certificate):
         assert server.url.startswith("https://")
         assert same(look(stemstore.remote(f"{server.url}/{name}", ssl=certificate[1])), expected)
         asked = len(server.requests)
-        with pytest.raises(stemstore.errors.StorageError, match="cannot read 'https:"):
+        with pytest.raises(stemstore.errors.StorageError, match="certificates that are trusted"):
             look(f"{server.url}/{name}")
         assert len(server.requests) == asked
