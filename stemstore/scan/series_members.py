@@ -15,7 +15,7 @@ from stemstore.scan.open import reached
 from stemstore.scan.stored import addresses
 from stemstore.store.address import StoreUrl
 from stemstore.store.open import is_store
-from stemstore.store.series import Series, child_url, is_series, open_series_group
+from stemstore.store.series import Series, child_url, series_at
 from stemstore.store.series_index import SUFFIX, in_parallel, natural
 from stemstore.store.urls import is_local, open_storage, split
 
@@ -89,8 +89,7 @@ def meant(urls: Any, reach: Mapping[str, Any]) -> Meant:
             raise InputError(msg, found=type(urls).__name__)
         return Meant(_named([_reached(url, reach) for url in urls]))
     url = addresses(_reached(urls, reach))[0]
-    if is_series(url):
-        series = open_series_group(url)
+    if (series := series_at(url)) is not None:
         return Meant([Named(scan.name, child_url(url, scan.path), scan) for scan in series.document.scans], series)
     if any(mark in url for mark in _WILD) and not open_storage(url).exists():
         return Meant(_named(_matches(url)))

@@ -75,6 +75,13 @@ def open_series_group(url: str | os.PathLike[str]) -> Series:
     return Series(storage.root, _parse(read_root(storage), storage.root))
 
 
+def series_at(url: str | os.PathLike[str]) -> Series | None:
+    """Read the index of a series, in the same one request; None where there is no series. Errors as above."""
+    storage = open_storage(url)
+    root = _root(storage)
+    return Series(storage.root, _parse(root, storage.root)) if root is not None and says_series(root) else None
+
+
 def is_series(url: str | os.PathLike[str]) -> bool:
     """Tell whether `url` leads to a series, also a damaged one; nothing is raised."""
     try:

@@ -19,7 +19,7 @@ from stemstore.errors import (
 from stemstore.store.attached import PLACES
 from stemstore.store.commit import digest
 from stemstore.store.open import open_store
-from stemstore.store.series import Series, change_series, child_url, is_series, new_document, now, open_series_group
+from stemstore.store.series import change_series, child_url, is_series, new_document, now
 from stemstore.store.urls import open_storage
 from stemstore_schemas import SeriesScan
 
@@ -283,11 +283,6 @@ def orders_of(names: Sequence[str], order: Order, known: Mapping[str, SeriesScan
 def natural(name: str) -> list[Any]:
     """Key that sorts ``scan_9`` before ``scan_10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in _DIGITS.split(name)]
-
-
-def series_at(url: str) -> Series | None:
-    """Read the index of a series; None where there is none."""
-    return open_series_group(url) if is_series(url) else None
 
 
 def _label(path: str) -> str:

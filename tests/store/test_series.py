@@ -24,8 +24,11 @@ from stemstore.errors import (
     NotFoundError,
     UnknownFormatError,
 )
+from stemstore.scan.series import open_series
 from stemstore.store.series import change_series, is_series, new_document, open_series_group
 from stemstore.store.series_index import entry_of, index_series, orders_of, with_scans
+
+SAVED = "calibration/saved/zarr.json"
 
 
 @pytest.fixture
@@ -272,3 +275,47 @@ def test_a_series_on_a_server(group, s3):
     assert document.title == "on a server"
     assert open_series_group(there).child("scan_1") == f"{url}/scan_1"
     assert Path(open_series_group(group).child("scan_1")) == group / "scan_1"
+
+
+def test_sixty_scans_take_one_request_and_three_each(tmp_path, group, web):
+    """The index is one request, every scan the three that it takes alone, those of many scans at a time."""
+    for number in range(57):
+        copy_of(group / "scan_1", group / f"more_{number}")
+    index_series(group)
+    url = web.keep(group)
+    web.proxy.latency = 0.02
+    ds = open_series(url)
+    requests = [request.target.partition("experiment.zarr/")[2] for request in web.requests()]
+    assert ds.sizes["time"] == 60
+    assert requests[0] == "zarr.json"
+    assert sorted(requests[1:]) == sorted(
+        f"{name}/{key}" for name in ds.scan.values for key in ("zarr.json", "stemstore.commit.json", SAVED)
+    )
+    assert len({target.partition("/")[0] for target in requests[1:31]}) > 5
+
+
+def copy_of(store, target):
+    """Copy a store and give it an identity of its own."""
+    shutil.copytree(store, target)
+    before = json.loads((target / "zarr.json").read_text())["attributes"]["stemstore"]["uuid"]
+    for name in ("zarr.json", "stemstore.commit.json"):
+        text = (target / name).read_text()
+        (target / name).write_text(text.replace(before, str(uuid.uuid5(uuid.UUID(before), target.name))))
+
+
+def test_a_series_is_read_from_a_server(group, s3, data):
+    """Pixels and results come from the stores of a bucket, each task asking for one of them."""
+    index_series(group, order=[1, 2, 3], unit="s")
+    url = s3.keep(group)
+    ds = open_series(url, storage_options={"endpoint_url": s3.proxy.url})
+    np.testing.assert_array_equal(ds.intensity.isel(time=1).values, data + 2)
+    s3.requests()
+    image = stemstore.virtual_image(ds, np.ones((8, 7)))
+    np.testing.assert_array_equal(image.isel(time=2).values, (data + 10).sum((-1, -2)))
+    np.testing.assert_array_equal(image.values[0], (data + 1).sum((-1, -2)))
+    assert ds.attrs["source_url"] == url
+    some = open_series(stemstore.remote(f"{url}/scan_1*", endpoint_url=s3.proxy.url))
+    assert some.scan.values.tolist() == ["scan_1", "scan_10"]
+    s3.fs.rm(f"{url.removeprefix('s3://')}/scan_2", recursive=True)
+    with pytest.raises(NotFoundError, match=r"scan 'scan_2' of the series .* is missing"):
+        open_series(stemstore.remote(url, endpoint_url=s3.proxy.url))
