@@ -45,6 +45,7 @@ def facts(prepared: Job, destination: str) -> dict[str, Any]:
         "thresholds": None if thresholds is None else asdict(thresholds),
         "workers": made.workers,
         "memory": made.memory,
+        "times_decoded": 1.0 if isinstance(made, CountedPlan) else made.times_decoded,
         "frames": document.frames.model_dump(),
         "warnings": [*made.source.metadata.warnings, *prepared.odd.all],
     }
@@ -82,6 +83,8 @@ def show(verb: str, found: dict[str, Any], *, as_json: bool) -> None:
         ("to compress", f"about {format_size(found['bytes_before_compression'])}"),
         ("memory", f"{format_size(found['memory'])} with {found['workers']} threads"),
     ]
+    if found["times_decoded"] > 1:
+        rows.append(("reading", f"chunks of the source are decoded {found['times_decoded']:.3g} times on average"))
     if found["thresholds"] is not None:
         rows.append(("thresholds", counting.thresholds_text(found["thresholds"])))
     print_facts(rows)

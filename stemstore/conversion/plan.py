@@ -82,6 +82,12 @@ class DensePlan(Plan):
         Shards along each scan axis that are made from one reading.
     """
 
+    @property
+    def times_decoded(self) -> float:
+        """How often a chunk of the source is decoded, on average; 1 where none is known."""
+        scan = frames_of_store(self.source)
+        return 1.0 if scan is None else times_decoded(self.layout, scan.chunk_extents, self.together)
+
     source: FrameSource
     layout: DenseLayout
     together: tuple[int, ...]

@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 import stemstore
-from stemstore.cli import rechunk
+from stemstore.cli import planned, rechunk
 from stemstore.cli.verb import Verb
 
 
@@ -36,12 +36,15 @@ def test_rechunk(run, store, frames, tmp_path):
     assert json.loads(again.stdout)["url"] == str(target)
 
 
-def test_rechunk_dry_run(run, store, tmp_path):
+def test_rechunk_dry_run(run, store, tmp_path, capsys):
     """Chunks and shards are shown in words and as JSON, and nothing is written."""
     result = run(store, tmp_path / "b.zarr", "--chunks", "2x2x8x8", "--dry-run")
     assert "chunks 2 x 2 x 8 x 8, shards 4 x 6 x 16 x 16" in result.stdout
+    assert "chunks of the source are decoded" not in result.stdout
     found = json.loads(run(store, tmp_path / "b.zarr", "--dry-run", "--json").stdout)
-    assert (found["dry_run"], found["layout"]["kind"]) == (True, "dense")
+    assert (found["dry_run"], found["layout"]["kind"], found["times_decoded"]) == (True, "dense", 1.0)
+    planned.show("rechunk", found | {"times_decoded": 2.5}, as_json=False)
+    assert "chunks of the source are decoded 2.5 times on average" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
