@@ -51,7 +51,8 @@ class Claim:
         """Take the place, or take up what was interrupted there; errors as of `copy_store`."""
         target, uuid = open_storage(destination), opened.document.uuid
         mark = json.dumps({"uuid": uuid, "shards_digest": opened.document.shards_digest}).encode()
-        working = f"{target.root}.part-{uuid}" if is_local(target.root) else target.root
+        apart = is_local(target.root) and not (resume and held(target, COPY) is not None)  # else it lacks the very end
+        working = f"{target.root}.part-{uuid}" if apart else target.root
         storage = open_storage(working)
         begun = held(storage, COPY)
         if begun is not None and not resume:
@@ -63,7 +64,7 @@ class Claim:
         if begun is not None and begun != mark:
             msg = f"the copy in '{working}' was begun from another store; remove it, or choose another destination"
             raise InputError(msg, url=working, source=opened.storage.root)
-        free = begun is not None and not is_local(working)
+        free = begun is not None and not apart
         free = free or check_free(target, overwrite=overwrite)
         if begun is not None:
             if held(storage, COMMIT) not in (None, opened.commit):

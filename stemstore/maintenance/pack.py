@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from stemstore.errors import DestinationExistsError, InputError
@@ -122,6 +123,7 @@ def pack_store(
     part = target.with_name(f".{target.name}.part-{uuid4().hex[:8]}")
     try:
         make_folder(target.parent)
+        _remove_abandoned(target)
         n_objects = _write(opened, part, progress or NoProgress())
         part.replace(target)
         sync_folder(target.parent)
@@ -134,6 +136,27 @@ def pack_store(
             part.unlink()
     n_bytes, seconds = target.stat().st_size, time.monotonic() - began
     return PackReport(str(target), opened.storage.root, n_objects, n_bytes, seconds, opened.left())
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Mark a file as being written, for as long as this process lives; False where another one writes it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows does not remove files that are open
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # or the device knows no locks: then nothing is taken for abandoned
+        return False
+    return True
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed processes left of files that were to have this name."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.part-*"):
+        with suppress(OSError), part.open("rb") as file:
+            if _lock(file):
+                part.unlink()
 
 
 def _target(store: PathLike, destination: PathLike | None) -> Path:
@@ -154,6 +177,7 @@ def _write(opened: Opened, part: Path, progress: Progress) -> int:
     progress.start("packing", len(opened.objects))
     n_objects = 0
     with part.open("xb") as file:
+        _lock(file)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as packed:
             for one in opened.objects:
                 body = opened.read(one)

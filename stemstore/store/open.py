@@ -109,18 +109,16 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
             raise _incomplete(storage.root, f"it is being written as '{parts[-1]}'") from None
         return open_store(parts[0], allow_incomplete=True)
     except UnknownFormatError:
-        if storage.size(PLAN) is None:
+        if storage.size(PLAN) is None and storage.size(COPY) is None:
             raise
+        if storage.size(PLAN) is None:
+            raise _unproven(storage) from None
         raise _incomplete(storage.root, "it had only begun") from None
     document = parse_document(root, storage.root)
     commit = read_commit(storage)
     if commit is None:
         if storage.size(PLAN) is None:
-            advice = "nothing proves that it is whole, so restore it from a copy or convert the scan again"
-            if storage.size(COPY) is not None:
-                advice = "it is a copy that did not arrive whole; 'stemstore copy … --resume' goes on"
-            msg = f"'{storage.root}' has no {COMMIT}, and no record of what was written; {advice}"
-            raise ConversionIncompleteError(msg, url=storage.root)
+            raise _unproven(storage)
         if not allow_incomplete:
             raise _incomplete(storage.root, f"it has no {COMMIT}")
         return _open_incomplete(storage)
@@ -211,3 +209,11 @@ def _incomplete(url: str, why: str) -> ConversionIncompleteError:
         "--finish', or open it with allow_incomplete=True to see the frames that exist"
     )
     return ConversionIncompleteError(msg, url=url)
+
+
+def _unproven(storage: Storage) -> ConversionIncompleteError:
+    advice = "nothing proves that it is whole, so restore it from a copy or convert the scan again"
+    if storage.size(COPY) is not None:
+        advice = "it is a copy that did not arrive whole; 'stemstore copy … --resume' goes on"
+    msg = f"'{storage.root}' has no {COMMIT}, and no record of what was written; {advice}"
+    return ConversionIncompleteError(msg, url=storage.root)
