@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from stemstore.errors import CorruptDataError, NotFoundError
+from stemstore.errors import CorruptDataError, NotFoundError, StemStoreError
 from stemstore.ops.disks.pieces import PieceDisks
 from stemstore.ops.saved.results import PARENT
 from stemstore.store.attached import check_name
@@ -123,9 +123,9 @@ class PartsInStore:
         try:
             with np.load(BytesIO(self._storage.get(key)), allow_pickle=False) as found:
                 return PieceDisks(found["counts"], found["rows"])
+        except StemStoreError:
+            raise  # missing, or the place does not answer
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, NotFoundError):
-                raise
             msg = (
                 f"the finished piece '{self._storage.root}/{key}' is damaged ({error}); resume the run, which makes "
                 "it anew"

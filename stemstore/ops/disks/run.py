@@ -81,6 +81,7 @@ def find_in_store(
     pieces, parts = detection.pieces(), PartsInStore(url, name)
     plan = {**detection.fingerprint, "data": pieces.reads}
     if (found := _finished(url, name, digest_of(plan), resume=resume, overwrite=overwrite)) is not None:
+        parts.remove()  # of a run that was killed after its end
         return found
     _begin(parts, plan, resume=resume, overwrite=overwrite)
     try:
