@@ -25,6 +25,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 autosummary_generate = False
+suppress_warnings = ["ref.python"]  # the word "shape" before the extents of an attribute refers to nothing
 
 html_theme = "furo"
 html_title = f"stemstore {__version__}"
