@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stemstore.errors import InputError
 from stemstore.scan.series_dataset import SCAN
 
@@ -93,7 +95,6 @@ def _over_dataset(function: Callable[..., Any], scans: Any, args: Any, kwargs: A
 
     dim = str(scans[SCAN].dims[0])
     along = {name: coordinate for name, coordinate in scans.coords.items() if coordinate.dims == (dim,)}
-    own = [str(name) for name, coordinate in scans.coords.items() if dim in coordinate.dims and name not in along]
 
     def part(value: Any, number: int) -> Any:
         mine = isinstance(value, (xr.Dataset, xr.DataArray)) and dim in value.dims
@@ -110,7 +111,7 @@ def _over_dataset(function: Callable[..., Any], scans: Any, args: Any, kwargs: A
         raise InputError(msg, key=dim)
     kinds = {type(one) for one in parts}
     try:
-        stacked = [name for name in own if all(name in one.coords for one in parts)]
+        stacked = [str(name) for name in parts[0].coords if name not in parts[0].dims and _differs(str(name), parts)]
         whole = xr.concat(parts, dim, coords=stacked, compat="override", join="exact", combine_attrs="override")
     except (ValueError, TypeError, xr.MergeError) as error:
         msg = (
@@ -119,6 +120,15 @@ def _over_dataset(function: Callable[..., Any], scans: Any, args: Any, kwargs: A
         )
         raise InputError(msg, key=dim) from error
     return whole.assign_coords(along)
+
+
+def _differs(name: str, parts: list[Any]) -> bool:
+    """Whether a coordinate is another one in the result of another scan; lazy ones are told apart by their tasks."""
+    first = parts[0].coords[name].variable
+    others = [one.coords[name].variable for one in parts[1:] if name in one.coords]
+    if not all(isinstance(one.data, np.ndarray) for one in (first, *others)):
+        return any(getattr(one.data, "name", None) != getattr(first.data, "name", None) for one in others)
+    return any(not one.equals(first) for one in others)
 
 
 def _called(function: Callable[..., Any], scan: Any, args: Any, kwargs: Any, name: str) -> Any:

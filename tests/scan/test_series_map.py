@@ -77,10 +77,21 @@ def test_own_maps_stay_with_their_scans(tmp_path, stack, store_of):
     np.testing.assert_array_equal(series.origin_ky, np.arange(4.0, 6.0)[:, None, None] * np.ones((5, 6)))
     images = map_scans(stemstore.virtual_image, series, np.ones((9, 8)))
     np.testing.assert_array_equal(images.origin_ky, series.origin_ky)
+    counted = map_scans(lambda scan: images.sel(time=scan.time).assign_coords(n=("y", [int(scan.time)] * 5)), series)
+    assert counted.n.dims == ("time", "y")
     com = stemstore.center_of_mass(series, unit="pixel")
     for number in range(2):
         alone = stemstore.center_of_mass(stemstore.open(tmp_path / f"s{number}.zarr"), unit="pixel")
         np.testing.assert_allclose(com.com_y[number], alone.com_y)
+
+
+def test_maps_of_every_scan(folder):
+    """Operations on maps (y, x) say how a series is worked on, and give what they give for each scan alone."""
+    com = stemstore.center_of_mass(open_series(folder)).compute()
+    with pytest.raises(InputError, match=r"for each scan of a series \(stemstore.map_scans\)"):
+        stemstore.divergence(com)
+    turned = map_scans(stemstore.divergence, com)
+    np.testing.assert_allclose(turned[1], stemstore.divergence(com.isel(time=1)))
 
 
 def test_a_tree_is_no_scan(folder):

@@ -81,7 +81,10 @@ def bin_scan(scan: Any, factor: int | tuple[int, int]) -> xr.DataArray:
     image = intensity_of(scan)
     factors = (factor, factor) if isinstance(factor, int) else (factor[0], factor[1])
     if scan_dims(image) != ("y", "x"):
-        msg = f"bin_scan needs the scan dims ('y', 'x'), got {scan_dims(image)}; select one frame first"
+        msg = (
+            f"bin_scan needs the scan dims ('y', 'x'), got {scan_dims(image)}; select one frame first, or call "
+            "this for each scan of a series (stemstore.map_scans)"
+        )
         raise InputError(msg, found=scan_dims(image))
     groups = tuple(n // f if f > 0 else 0 for n, f in zip(image.shape[:2], factors, strict=True))
     if min(groups) < 1:

@@ -199,7 +199,10 @@ def components(com: Any) -> tuple[xr.DataArray, xr.DataArray]:
         raise InputError(msg, expected=("com_y", "com_x"), found=list(variables))
     found = com["com_y"].dims
     if set(found) != {"y", "x"} or set(com["com_x"].dims) != {"y", "x"}:
-        msg = f"a map of the scan with dims ('y', 'x') is needed, got {found}; select one frame first"
+        msg = (
+            f"a map of the scan with dims ('y', 'x') is needed, got {found}; select one frame first, or call "
+            "this for each scan of a series (stemstore.map_scans)"
+        )
         raise InputError(msg, expected=("y", "x"), found=found)
     return com["com_y"].transpose("y", "x"), com["com_x"].transpose("y", "x")
 
