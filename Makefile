@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-all test-peers test-slurm lint docs notebooks benchmark format clean help
+.PHONY: demo test test-all test-peers test-slurm test-clouds lint docs notebooks benchmark format clean help
 
 demo: $(VENV)/installed-view ## make a synthetic scan, analyse it, write a report (needs no data)
 	$(BIN)/stemstore demo $(DEMO)
@@ -29,6 +29,12 @@ test-peers: $(VENV)/installed-test ## let stempy, LiberTEM and py4DSTEM, each in
 test-slurm: $(VENV)/installed-test ## submit conversions to a Slurm that is started for it (tests/slurm/setup.sh --install gets one)
 	-$(INSTALL) "dask-jobqueue>=0.9"
 	tests/slurm/setup.sh $(PYTEST) tests/slurm
+
+# Azurite 3.35 is the last that runs on Node.js before 22; without npm its tests are skipped
+test-clouds: $(VENV)/installed-test ## stores on Google Cloud Storage and Azure, played by emulators from PyPI and npm
+	$(INSTALL) -e ".[cloud]" "gcp-storage-emulator>=2026.7"
+	-npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.35.0
+	STEMSTORE_TEST_AZURITE=$(abspath $(VENV)/azurite/node_modules/.bin/azurite-blob) $(PYTEST) -n $(JOBS) tests/clouds
 
 lint: $(VENV)/installed-test ## style, types, import contracts, JSON Schemas up to date
 	$(BIN)/ruff check .

@@ -162,5 +162,5 @@ def _secrets(options: Any, name: str = "") -> Iterator[str]:
         for value in options:
             yield from _secrets(value, name)
     elif isinstance(options, str) and not name.startswith(_PLAIN) and not _PLAIN_URL.fullmatch(options):
-        parts = [part.partition("=")[2] for part in options.split(";")]  # of a connection string
+        parts = [part.partition("=")[2] for part in re.split("[;&]", options)]  # of a connection string or signature
         yield from (part for part in (options, *parts) if len(part) >= _SHORTEST_SECRET)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import InputError, OptionalDependencyError
+from stemstore.places.address import divided
 
 if TYPE_CHECKING:
     from stemstore.places.address import Address
     from stemstore.places.retry import Patience
+
+_S3 = ("s3", "s3a")
+_GOOGLE = ("gs", "gcs")
+_AZURE = ("az", "abfs", "abfss")
+_WEB = ("http", "https")
 
 
 def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[Any, str]:
@@ -17,7 +24,7 @@ def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[
     Parameters
     ----------
     address
-        Whose options complete or replace ours.
+        Whose options complete or replace ours. A shared access signature of Azure may be its query.
     patience, n_requests
         How long to wait, and how many requests are under way at a time.
 
@@ -32,9 +39,12 @@ def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[
 
     name = str.__str__(address)
     protocol = name.partition("://")[0].lower()  # with "::" in it for a chain, whose options are the user's affair
+    url, options = address.full, dict(address.options)
+    if protocol in _AZURE and "sig=" in address.query:
+        url, signature = divided(url)
+        options.setdefault("sas_token", signature[1:])
     try:
-        options = _limits(protocol, dict(address.options), patience, n_requests)
-        fs, path = fsspec.core.url_to_fs(address.full, **options)
+        fs, path = fsspec.core.url_to_fs(url, **_limits(protocol, options, patience, n_requests))
     except ImportError as error:
         msg = f"'{name}' needs a package that is not installed: {error}"
         raise OptionalDependencyError(msg, url=name) from error
@@ -42,14 +52,19 @@ def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[
         reason = address.censor(str(error))
         msg = f"'{name}' cannot be reached: {reason}; give a path or a URL that fsspec knows, such as s3://…"
         raise InputError(msg, url=name) from None
-    if protocol in ("s3", "s3a"):
-        fs.retries = 1  # ours are enough; both multiply
+    _let_us_try_again(fs, protocol)
     return fs, path
+
+
+def knows_tails(fs: Any) -> bool:
+    """Whether the last bytes of an object can be asked for without knowing its size; Azure wants to be told a begin."""
+    names = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return not set(names) & set(_AZURE)
 
 
 def _limits(protocol: str, options: dict[str, Any], patience: Patience, n_requests: int) -> dict[str, Any]:
     """Complete storage options by timeouts and connections, where the user said nothing of them."""
-    if protocol in ("s3", "s3a"):
+    if protocol in _S3:
         config = {
             "connect_timeout": patience.timeout,
             "read_timeout": patience.timeout,
@@ -57,12 +72,34 @@ def _limits(protocol: str, options: dict[str, Any], patience: Patience, n_reques
             "retries": {"total_max_attempts": 1},
         }
         options["config_kwargs"] = {**config, **options.get("config_kwargs", {})}
-        options.setdefault("use_listings_cache", False)
-    elif protocol in ("http", "https"):
-        from aiohttp import ClientTimeout
-
-        wait = ClientTimeout(total=None, sock_connect=patience.timeout, sock_read=patience.timeout)
-        options["client_kwargs"] = {"timeout": wait, **options.get("client_kwargs", {})}
+    elif protocol in _AZURE:
+        options = {"connection_timeout": patience.timeout, "read_timeout": patience.timeout, **options}
+    elif protocol in _GOOGLE:
+        options = {"requests_timeout": _silence(patience), **options}
+    elif protocol in _WEB:
+        options["client_kwargs"] = {"timeout": _silence(patience), **options.get("client_kwargs", {})}
         # byte ranges of a compressed answer would not be those of the object
         options["headers"] = {"Accept-Encoding": "identity", **options.get("headers", {})}
+    if protocol in (*_S3, *_AZURE, *_GOOGLE):
+        options.setdefault("use_listings_cache", False)
     return options
+
+
+def _silence(patience: Patience) -> Any:
+    from aiohttp import ClientTimeout
+
+    return ClientTimeout(total=None, sock_connect=patience.timeout, sock_read=patience.timeout)
+
+
+def _let_us_try_again(fs: Any, protocol: str) -> None:
+    """Take their own attempts from file systems: ours are enough, and both multiply."""
+    if protocol in _S3:
+        fs.retries = 1
+    elif protocol in _AZURE:
+        policy = getattr(getattr(getattr(fs, "service_client", None), "_config", None), "retry_policy", None)
+        if policy is not None:
+            policy.total_retries = 0
+    elif protocol in _GOOGLE:
+        once = getattr(type(fs)._request, "__wrapped__", None)
+        if once is not None:
+            fs._request = MethodType(once, fs)

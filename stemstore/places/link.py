@@ -9,15 +9,16 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stemstore.config import concurrency
 from stemstore.places.address import divided, is_web
-from stemstore.places.filesystem import file_system
+from stemstore.places.filesystem import file_system, knows_tails
 from stemstore.places.retry import Patience, ShortBodyError, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from stemstore.places.address import Address
 
@@ -52,6 +53,7 @@ class Link:
         self.fs, path = file_system(address, self.patience, self.concurrency)
         path, self.query = divided(path) if is_web(address) else (path, "")
         self.path: str = path.rstrip("/")
+        self._size_first = self.fs.async_impl and not knows_tails(self.fs)
         self._gate: asyncio.Semaphore | None = None
 
     def at(self, key: str) -> str:
@@ -82,7 +84,14 @@ class Link:
                 raise ShortBodyError(len(body))
             return body
 
+        if start < 0 and self._size_first:
+            return self._begin(partial(self._tail, self.at(key), n_bytes), check, n_bytes)
         return self.send("cat_file", self.at(key), n_bytes=n_bytes, check=check, start=start, end=stop)
+
+    async def _tail(self, path: str, length: int) -> bytes:
+        size = int((await self.fs._info(path))["size"])
+        tail: bytes = await self.fs._cat_file(path, start=max(0, size - length), end=size)
+        return tail
 
     def send(
         self, method: str, *arguments: Any, n_bytes: int = 0, check: Callable[[Any], Any] | None = None, **options: Any
@@ -90,12 +99,14 @@ class Link:
         """Begin a call; file systems that cannot do several at a time finish it at once."""
         if not self.fs.async_impl:
             return self._now(method, arguments, options, check)
-        call = self._send(f"_{method}", arguments, options, check, n_bytes)
-        return asyncio.run_coroutine_threadsafe(call, self.fs.loop)
+        return self._begin(partial(getattr(self.fs, f"_{method}"), *arguments, **options), check, n_bytes)
 
-    async def _send(
-        self, method: str, arguments: Any, options: Any, check: Callable[[Any], Any] | None, n_bytes: int
-    ) -> Any:
+    def _begin(
+        self, call: Callable[[], Awaitable[Any]], check: Callable[[Any], Any] | None, n_bytes: int
+    ) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(self._send(call, check, n_bytes), self.fs.loop)
+
+    async def _send(self, call: Callable[[], Awaitable[Any]], check: Callable[[Any], Any] | None, n_bytes: int) -> Any:
         attempt = 0
         if self._gate is None:
             self._gate = asyncio.Semaphore(self.concurrency)
@@ -103,8 +114,7 @@ class Link:
             attempt += 1
             try:
                 async with self._gate:
-                    call = getattr(self.fs, method)(*arguments, **options)
-                    found = await asyncio.wait_for(call, self.patience.limit(n_bytes))
+                    found = await asyncio.wait_for(call(), self.patience.limit(n_bytes))
                 return found if check is None else check(found)
             except Exception as error:
                 pause = self._pause(attempt, error)

@@ -69,6 +69,8 @@ def test_options_of_every_kind_are_censored():
         f"laboratory at http://127.0.0.1:1234 has no {SECRET}==, nor {options['connection_string']}, nor -----KEY-----"
     )
     assert address.censor(said) == "laboratory at http://127.0.0.1:1234 has no …, nor …, nor …"
+    shared = Address("az://box/a", {"connection_string": f"SharedAccessSignature=sv=2024&sig={SECRET};"})
+    assert shared.censor(f"no {SECRET}") == "no …"
     signed = Address(f"https://example.org/a?X-Sig={SECRET}%2B1&file=word")
     assert signed.censor(f"word {SECRET}+1 and {SECRET}%2B1") == "word … and …"
 

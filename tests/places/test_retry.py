@@ -59,6 +59,7 @@ def test_what_may_pass(error):
         *(ResponseError(status) for status in (400, 401, 403, 404, 409, 412, 416, 501)),
         caused(OSError(22, "invalid"), ClientError(412)),
         OSError(22, "moved"),
+        OSError("Forbidden: b/box/o\nno access"),
         FileNotFoundError("s3://bucket/key"),
         NotADirectoryError("folder/scan.npy/zarr.json"),
         PermissionError("no"),
@@ -90,6 +91,7 @@ def test_pauses_grow_and_differ():
 def test_statuses():
     """The status of an answer is found wherever a library keeps it."""
     assert status_of(caused(OSError("x"), caused(ValueError("y"), ClientError(503)))) == 503
+    assert status_of(OSError("Forbidden: b/box/o")) == 403
     assert status_of(OSError(5, "x")) is None
 
 
