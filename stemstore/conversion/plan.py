@@ -16,9 +16,10 @@ from stemstore.conversion.together import FEW, bytes_together, shards_together, 
 from stemstore.conversion.watch import Watch, doubts
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.memory import fitting_workers
-from stemstore.scan.stored import frames_of_store
+from stemstore.scan.stored import events_of_store, frames_of_store
 from stemstore.sources.contract import Events, EventSource, FrameSource
 from stemstore.store.cut import Cut
+from stemstore.store.events import BROWSED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -201,6 +202,15 @@ def _dense(
     )
 
 
+def _kept_blocks(source: FrameSource | EventSource, column_bytes: int) -> int:
+    """Memory of the blocks that a counted store keeps while it is read, with what is known of every event."""
+    scan = events_of_store(source)
+    if scan is None:
+        return 0
+    columns = min(BROWSED_BYTES, scan.browsing_bytes() * (2 + column_bytes) // 2) if column_bytes else 0
+    return scan.browsing_bytes() + columns
+
+
 def _look_for_disk(source: FrameSource) -> BrightField:
     """Guess the unscattered disk from frames of the whole scan."""
     total = np.zeros(source.frame_shape, np.float64)
@@ -247,7 +257,7 @@ def _counted(
     more = layout.slot_bytes - GAP_BYTES
     making = 2 * BYTES_PER_SLOT + COPIES_OF_COLUMN * more
     waiting = (BYTES_PER_WAITING_SLOT + 2 * more) * layout.blocks_per_shard
-    shared = int((making + waiting) * block) + patterns
+    shared = int((making + waiting) * block) + patterns + _kept_blocks(source, more)
     per_worker = 2 * BATCH_BYTES
     speak: list[str] = []
     if isinstance(events, Counter):

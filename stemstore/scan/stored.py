@@ -301,6 +301,11 @@ def frames_of_store(source: Any) -> StoredFrames | None:
     return inner.scan if isinstance(inner, FramesOfStore) else None
 
 
+def events_of_store(source: Any) -> StoredEvents | None:
+    """Give the counted store whose blocks a source decodes; None for frames and raw files."""
+    return source.scan if isinstance(source, EventsOfStore) else None
+
+
 def references_of_store(scan: StoredScan) -> Mapping[str, DetectorImage]:
     """List the images of the detector in the calibration of a store."""
     from stemstore.store.calibration import FRAMES, read_calibration

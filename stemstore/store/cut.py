@@ -212,7 +212,7 @@ def _extents(given: Any, name: str) -> tuple[int, ...] | None:
     """Take one number or several."""
     if given is None:
         return None
-    several = given if isinstance(given, (list, tuple)) else [given]
+    several = list(given) if hasattr(given, "__iter__") else [given]
     try:
         found = tuple(operator.index(one) for one in several)
     except TypeError:

@@ -84,6 +84,11 @@ class StoredEvents:
             return self.head.journal.n_slots
         return self.head.small(N_SLOTS).reshape(-1)
 
+    def browsing_bytes(self) -> int:
+        """Memory of the blocks that `read_events` keeps, of all threads together."""
+        blocks = 2 * int(self.n_slots.sum()) + 8 * (self.n_slots.size + self.n_slots.size // self.frames_per_block + 1)
+        return min(BROWSED_BYTES, blocks)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as url and identity; the other side opens the store once and refuses a replaced one."""
         function, *arguments = self.opening()

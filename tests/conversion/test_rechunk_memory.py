@@ -28,8 +28,8 @@ def stores(tmp_path_factory):
     ("source", "asked", "memory"),
     [
         ("frames", CUBES, "16MiB"),
-        ("cubes", FRAMES, "48MiB"),
-        ("cubes", ODD, "16MiB"),
+        pytest.param("cubes", FRAMES, "48MiB", marks=pytest.mark.slow),
+        pytest.param("cubes", ODD, "16MiB", marks=pytest.mark.slow),
         pytest.param("cubes", ODD, "64MiB", marks=pytest.mark.slow),
         pytest.param("frames", {"layout": "tiled"}, "32MiB", marks=pytest.mark.slow),
         pytest.param("cubes", {"chunks": (1, 1, 64, 64), "shards": (8, 4)}, "32MiB", marks=pytest.mark.slow),

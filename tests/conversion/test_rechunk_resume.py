@@ -80,11 +80,11 @@ def stop_at(patch, path, n):
 @pytest.mark.parametrize(
     ("where", "n"),
     [
-        ("stemstore.store.writer.write_entry", 1),
+        pytest.param("stemstore.store.writer.write_entry", 1, marks=pytest.mark.slow),
         ("stemstore.store.writer.write_entry", 6),
-        ("stemstore.conversion.kept.read_object", 1),
+        pytest.param("stemstore.conversion.kept.read_object", 1, marks=pytest.mark.slow),
         ("stemstore.conversion.kept.read_object", 4),
-        ("stemstore.store.finalise.write_commit", 1),
+        pytest.param("stemstore.store.finalise.write_commit", 1, marks=pytest.mark.slow),
         ("stemstore.store.writer.publish", 1),
     ],
 )
@@ -122,6 +122,7 @@ def test_finished_partitions_stay(tmp_path, store, kind, expected, monkeypatch):
     assert content(tmp_path / "b.zarr") == expected
 
 
+@pytest.mark.slow
 def test_repair_finishes_it(tmp_path, store, kind, expected, monkeypatch):
     """The journal knows what was asked for, results and calibration included."""
     with monkeypatch.context() as patch:

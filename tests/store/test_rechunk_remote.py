@@ -36,6 +36,7 @@ def test_from_a_bucket_to_a_bucket(s3, store):
         rechunk_store(source, source, storage_options=s3.options, **CHUNKS)
 
 
+@pytest.mark.slow
 def test_an_interruption_on_a_server(s3, store, monkeypatch):
     """What is unfinished does not open; shards that arrived are not written again."""
     import stemstore.store.writer as room
@@ -62,6 +63,7 @@ def test_an_interruption_on_a_server(s3, store, monkeypatch):
     np.testing.assert_array_equal(stemstore.open(target).intensity.values, np.load(store.parent / "raw.npy"))
 
 
+@pytest.mark.slow
 def test_from_a_web_server(web, store, tmp_path):
     """A store behind a web server can be read; results cannot be looked for there, and that is told."""
     report = rechunk_store(web.keep(store), tmp_path / "b.zarr", layout="tiled")

@@ -55,7 +55,7 @@ def tiles_read(monkeypatch):
     return read
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_tiles_hold_the_frames(tmp_path_factory, write_dense, frames, data):
     """Whatever the chunks and shards are, zarr, xarray and our own reads give the pixels that were written."""
