@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
+import time
 import uuid as uuids
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import (
     CorruptDataError,
+    DestinationExistsError,
     FormatVersionError,
     NotFoundError,
     StemStoreError,
-    StorageError,
     UnknownFormatError,
 )
 from stemstore.store.address import StoreUrl
@@ -35,8 +37,11 @@ if TYPE_CHECKING:
 
     from stemstore.store.urls import Storage
 
-ATTEMPTS = 8
-"""How often a change of an index that cannot be locked is tried while others change it too."""
+LOCK = ".stemstore.lock"
+"""Object that is there while an index is changed where folders cannot be locked."""
+
+LEASE = 30.0
+"""Seconds after which a lock that nobody has renewed is that of a process that died; a change takes less than one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,7 @@ def change_series(
     url
         The group; made where there is none.
     change
-        Makes the new document from the present one, None where there is none. Called again where another process was
-        faster; what it raises is handed on.
+        Makes the new document from the present one, None where there is none; what it raises is handed on.
 
     Returns
     -------
@@ -119,29 +123,24 @@ def change_series(
     UnknownFormatError, FormatVersionError, CorruptDataError
         There is something else, or what is there cannot be carried on.
     StorageError
-        Others change the index all the time, or the place refuses.
+        The place refuses.
 
     Notes
     -----
-    On file systems that can lock a folder, changes wait for each other. Elsewhere the index is read again after it was
-    written, and written again where another change has displaced this one; two changes within the same few
-    milliseconds may still lose a scan from the index, never its store, and adding it again finds it.
+    Changes wait for each other: where the file system can lock a folder, by that, which a process that dies lets go of;
+    elsewhere by an object written under the condition that there is none, which is removed after 30 s where its writer
+    died.
     """
     storage = open_storage(url)
     if isinstance(storage, ZippedStorage):
         raise read_only(storage.root)
-    with _alone(storage) as alone:
-        for _ in range(ATTEMPTS):
-            root = _root(storage)
-            before = None if root is None else _parse(root, storage.root)
-            after = change(before)
-            if before is not None and after == before:
-                return before
+    with _alone(storage):
+        root = _root(storage)
+        before = None if root is None else _parse(root, storage.root)
+        after = change(before)
+        if before is None or after != before:
             storage.put(ROOT, [_body(root or {}, after)])
-            if alone or _holds(_root(storage), after):
-                return after
-    msg = f"the index of '{storage.root}' is changed by others all the time; add the scans again when they are done"
-    raise StorageError(msg, url=storage.root)
+    return after
 
 
 def new_document(*, dim: str = "time", unit: Any = None, title: str | None = None) -> SeriesDocument:
@@ -202,21 +201,10 @@ def _body(root: dict[str, Any], document: SeriesDocument) -> bytes:
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=2).encode()
 
 
-def _holds(root: dict[str, Any] | None, document: SeriesDocument) -> bool:
-    """Tell whether the index that is there now has at least the scans of another one."""
-    with contextlib.suppress(StemStoreError):
-        found = None if root is None else _parse(root, "")
-        return found is not None and {s.uuid for s in document.scans} <= {s.uuid for s in found.scans}
-    return False
-
-
 @contextlib.contextmanager
-def _alone(storage: Storage) -> Iterator[bool]:
-    """Keep others on this file system from changing the index meanwhile, and tell whether that was possible.
-
-    The folder itself is locked, so that nothing has to lie in it; a process that dies lets go of it.
-    """
-    locked, handle = False, None
+def _alone(storage: Storage) -> Iterator[None]:
+    """Keep others from changing the index meanwhile."""
+    handle, locked = None, False
     if isinstance(storage, LocalStorage):
         make_folder(storage.folder)
         with contextlib.suppress(ImportError, OSError):  # Windows, and file systems without such locks
@@ -226,7 +214,36 @@ def _alone(storage: Storage) -> Iterator[bool]:
             fcntl.flock(handle, fcntl.LOCK_EX)
             locked = True
     try:
-        yield locked
+        if locked:
+            yield
+        else:
+            with _leased(storage):
+                yield
     finally:
         if handle is not None:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def _leased(storage: Storage) -> Iterator[None]:
+    """Hold the lock object of a series; one that stays the same for too long belongs to nobody any more."""
+    mine, seen, since, pause = str(uuids.uuid4()).encode(), b"", time.monotonic(), 0.02
+    while True:
+        try:
+            storage.create(LOCK, [mine])
+            break
+        except DestinationExistsError:
+            with contextlib.suppress(NotFoundError):  # let go of meanwhile
+                held = storage.get(LOCK)
+                if held != seen:
+                    seen, since = held, time.monotonic()
+                elif time.monotonic() - since > LEASE:
+                    storage.delete(LOCK)
+        pause = min(2 * pause, 1.0)
+        time.sleep(pause * (0.5 + random.random()))  # so that those who wait do not come back together
+    try:
+        yield
+    finally:
+        with contextlib.suppress(StemStoreError):
+            if storage.get(LOCK) == mine:
+                storage.delete(LOCK)

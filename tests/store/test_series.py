@@ -25,8 +25,8 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.scan.series import open_series
-from stemstore.store.series import change_series, is_series, new_document, open_series_group
-from stemstore.store.series_index import entry_of, index_series, orders_of, with_scans
+from stemstore.store.series import change_series, is_series, open_series_group
+from stemstore.store.series_index import index_series, orders_of, with_scans
 
 SAVED = "calibration/saved/zarr.json"
 
@@ -216,25 +216,52 @@ def test_no_conversion_replaces_a_series(group, tmp_path, data):
         stemstore.convert(tmp_path / "raw.npy", group, overwrite=True)
 
 
-def test_changes_at_the_same_time_are_all_there(group):
-    """Threads and processes that enter scans at once lose none."""
-    scans = {path.name: path for path in group.iterdir()}
-    index = [entry_of(stemstore.store.open.open_store(path), path=name) for name, path in sorted(scans.items())]
-    more = [
-        index[0].model_copy(update={"name": f"n{i}", "path": f"n{i}", "uuid": str(uuid.uuid4())}) for i in range(40)
-    ]
+def enter_at_once(url, entries):
+    """Let a thread enter each scan, all at the same time."""
 
     def enter(entry):
-        change_series(
-            group, lambda before: with_scans(before or new_document(), before.scans if before else [], [entry], "")
-        )
+        change_series(url, lambda before: with_scans(before, before.scans, [entry], ""))
 
-    threads = [threading.Thread(target=enter, args=(entry,)) for entry in more]
+    threads = [threading.Thread(target=enter, args=(entry,)) for entry in entries]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {scan.name for scan in open_series_group(group).document.scans} == {entry.name for entry in more}
+
+
+def made_up(group, n):
+    """Describe scans that nobody has written."""
+    known = open_series_group(group).document.scans[0]
+    return [known.model_copy(update={"name": f"n{i}", "path": f"n{i}", "uuid": str(uuid.uuid4()), "source": None})
+            for i in range(n)]  # fmt: skip
+
+
+def test_changes_at_the_same_time_are_all_there(group):
+    """Threads that enter scans at once lose none."""
+    index_series(group)
+    more = made_up(group, 40)
+    enter_at_once(group, more)
+    assert {scan.name for scan in open_series_group(group).document.scans[3:]} == {entry.name for entry in more}
+    assert not (group / ".stemstore.lock").exists()
+
+
+def test_changes_on_a_server_wait_for_each_other(group, s3):
+    """The same holds where an object written under a condition is the lock."""
+    index_series(group)
+    url = stemstore.remote(s3.keep(group), endpoint_url=s3.proxy.url)
+    more = made_up(group, 6)
+    enter_at_once(url, more)
+    assert {scan.name for scan in open_series_group(url).document.scans[3:]} == {entry.name for entry in more}
+    assert not s3.fs.exists(f"{url.removeprefix('s3://')}/.stemstore.lock")
+
+
+def test_a_lock_of_the_dead_is_not_for_ever(group, monkeypatch):
+    """A lock that stays behind is removed after a while."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setattr("stemstore.store.series.LEASE", 0.2)
+    (group / ".stemstore.lock").write_text("somebody")
+    assert len(index_series(group).scans) == 3
+    assert not (group / ".stemstore.lock").exists()
 
 
 def test_a_killed_writer_leaves_the_old_index(group, write_dense, data):
