@@ -16,12 +16,14 @@ import xarray as xr
 import zarr
 
 import stemstore
+from stemstore.conversion.series import convert_series
 from stemstore.errors import (
     CorruptDataError,
     DestinationExistsError,
     FormatVersionError,
     InputError,
     NotFoundError,
+    SeriesIncompleteError,
     UnknownFormatError,
 )
 from stemstore.scan.series import open_series
@@ -346,3 +348,24 @@ def test_a_series_is_read_from_a_server(group, s3, data):
     s3.fs.rm(f"{url.removeprefix('s3://')}/scan_2", recursive=True)
     with pytest.raises(NotFoundError, match=r"scan 'scan_2' of the series .* is missing"):
         open_series(stemstore.remote(url, endpoint_url=s3.proxy.url))
+
+
+@pytest.mark.slow
+def test_scans_are_converted_to_a_server(tmp_path, s3, data):
+    """A series grows in a bucket; a repeated call leaves alone what is there, and a duplicate leaves nothing behind."""
+    for number in (1, 2):
+        np.save(tmp_path / f"s{number}.npy", data + number)
+    there = s3.url.replace("scan.zarr", "series.zarr")
+    options = {"storage_options": {"endpoint_url": s3.proxy.url}}
+    report = convert_series([tmp_path / "s1.npy"], there, **options)
+    assert [scan.url for scan in report.scans] == [f"{there}/s1"]
+    with pytest.raises(DestinationExistsError, match="add scans with append=True"):
+        convert_series([tmp_path / "s2.npy"], there, **options)
+    shutil.copyfile(tmp_path / "s1.npy", tmp_path / "twin.npy")
+    with pytest.raises(SeriesIncompleteError, match="converted: twin"):
+        convert_series([tmp_path / f"{name}.npy" for name in ("s1", "s2", "twin")], there, append=True, **options)
+    ds = open_series(there, **options)
+    assert ds.scan.values.tolist() == ["s1", "s2"]
+    np.testing.assert_array_equal(ds.intensity, np.stack([data + 1, data + 2]))
+    assert not s3.fs.exists(f"{there.removeprefix('s3://')}/twin")
+    assert s3.proxy.url not in repr(report)
