@@ -6,12 +6,14 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stemstore.errors import ConversionIncompleteError, CorruptDataError, NotFoundError
 from stemstore.store.attached_array import StoredArray
 from stemstore.store.metadata import CALIBRATION, ROOT, SAVED, read_root
 from stemstore.store.objects import DERIVED, list_objects, read_object
 
 if TYPE_CHECKING:
     from stemstore.conversion.images import Images
+    from stemstore.store.objects import StoreObject
     from stemstore.store.open import StoredScan
     from stemstore.store.urls import Storage
 
@@ -61,23 +63,34 @@ class Kept:
 
         Raises
         ------
-        NotFoundError, ChecksumError, CorruptDataError
-            An object is missing or damaged; the message names it.
+        ConversionIncompleteError
+            An object is missing or damaged; the message names it. What was written stays, for `resume`.
 
         Notes
         -----
         Memory: one object, at most 64 MiB before compression.
         """
-        source = self.scan.head.storage
         for place in (SAVED, DERIVED):
             storage.delete(place)
-        for one in list_objects(source, read_root(source)):
-            if not (one.key.startswith((f"{SAVED}/", f"{DERIVED}/")) or one.key in _PARENTS):
-                continue
-            body = read_object(source, one)
-            if body is None:
-                continue
-            storage.put(one.key, [_renamed(body, self.scan.uuid, uuid) if one.kind == "metadata" else body])
+        try:
+            for one in self._objects():
+                body = read_object(self.scan.head.storage, one)
+                if body is not None:
+                    body = _renamed(body, self.scan.uuid, uuid) if one.kind == "metadata" else body
+                    storage.put(one.key, [body])
+        except (CorruptDataError, NotFoundError) as error:
+            why = str(error).rpartition("; ")[0] or str(error)  # converting again would not help
+            msg = (
+                f"all shards are written, but what was saved beside the scan cannot be brought over: {why}; restore the "
+                "object or remove its group, and go on with resume=True (--resume)"
+            )
+            raise ConversionIncompleteError(msg, url=self.scan.url) from error
+
+    def _objects(self) -> list[StoreObject]:
+        """Objects of the groups beside the scan."""
+        source = self.scan.head.storage
+        found = list_objects(source, read_root(source))
+        return [one for one in found if one.key.startswith((f"{SAVED}/", f"{DERIVED}/")) or one.key in _PARENTS]
 
 
 def _renamed(body: bytes, old: str, new: str) -> bytes:

@@ -153,7 +153,7 @@ def make_plan(
             msg = "the source holds counted events; convert it with count=None or count=True to keep them as events"
             raise InputError(msg, count=False)
         _refuse_unused(counting, "frames are stored as they are; pass count=True to count electrons")
-        return _dense(source, profile, (workers, budget), cut, bright_field or _look_for_disk(source))
+        return _dense(source, profile, (workers, budget), cut, bright_field)
     if isinstance(source, EventSource):
         _refuse_unused(counting, "the source is counted already; leave it out", counting.pixels)
         return _counted(source, columns_of_store(source) or source, profile, (workers, budget), cut, bright_field)
@@ -169,12 +169,11 @@ def _refuse_unused(counting: CountOptions, why: str, more: Iterable[str] = ()) -
 
 
 def _dense(
-    source: FrameSource, profile: Profile, limits: tuple[int, int], cut: Cut, bright_field: BrightField
+    source: FrameSource, profile: Profile, limits: tuple[int, int], cut: Cut, bright_field: BrightField | None
 ) -> DensePlan:
     from stemstore.store.layout import MAX_SHARD_BYTES
 
     workers, budget = limits
-
     # A worker holds one shard of frames and, at worst, as many compressed bytes. The layout follows from the budget
     # alone, so that it does not depend on the number of workers.
     frame_bytes = math.prod(source.frame_shape) * source.dtype.itemsize
@@ -196,7 +195,7 @@ def _dense(
         source=source,
         layout=layout,
         together=together,
-        bright_field=bright_field,
+        bright_field=bright_field or _look_for_disk(source),
         workers=workers,
         memory=workers * per_worker,
     )

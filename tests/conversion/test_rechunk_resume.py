@@ -149,6 +149,23 @@ def test_a_damaged_store_leaves_nothing(tmp_path, store, kind, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_damaged_result_costs_no_frames(tmp_path, store, kind, expected):
+    """Frames that were written stay; once the result is whole again, the same call goes on."""
+    victim = next(path for path in (store / "derived" / "com" / "com_y" / "c").rglob("*") if path.is_file())
+    body = victim.read_bytes()
+    victim.write_bytes(body[:-9] + bytes([body[-9] ^ 1]) + body[-8:])
+    try:
+        with pytest.raises(
+            ConversionIncompleteError, match=r"all shards are written, but .*derived/com/com_y/c/.*resume=True"
+        ):
+            rechunk_store(store, tmp_path / "b.zarr", **ASKED[kind])
+    finally:
+        victim.write_bytes(body)
+    assert len(list(tmp_path.glob("b.zarr.part-*/.journal/*.npz"))) > 3
+    rechunk_store(store, tmp_path / "b.zarr", resume=True, **ASKED[kind])
+    assert content(tmp_path / "b.zarr") == expected
+
+
 ONE = """
 import sys, json
 from stemstore.conversion.rechunk import rechunk_store
