@@ -23,6 +23,10 @@ _UNTRUSTED = {"SSLCertVerificationError", "ClientConnectorCertificateError", "SS
 """Names of errors of the system, aiohttp and botocore: a certificate that nobody here vouches for."""
 
 
+_LONGEST_REASON = 300
+"""Letters: some libraries repeat what was sent, which may be a file."""
+
+
 def says_absent(error: Exception) -> bool:
     """Whether a failure means that there is nothing under an address.
 
@@ -55,7 +59,9 @@ def unanswered(
     names = [base.__name__ for base in type(error).__mro__]
     reason = " ".join(reason.split()) or names[0]
     if reason == where:  # all that the web file system says; the cause may hold secrets, its name does not
-        reason = type(list(causes(error))[-1]).__name__
+        reason = type(list(causes(error))[-1]).__name__ if status is None else f"status {status}"
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[:_LONGEST_REASON]}…"
     if isinstance(error, PermissionError) or status in _UNAUTHORISED or any(n.startswith(_LOCKED_OUT) for n in names):
         hint = (
             "give credentials by the environment or a profile, as for the server's own tools, or by storage_options=; "

@@ -61,6 +61,9 @@ _FINAL = (
     *(PermissionError, NotImplementedError, ImportError),
 )
 
+_FINAL_NAMES = {"TooManyRedirects", "InvalidURL"}
+"""Names of errors of aiohttp about addresses: those that lead nowhere."""
+
 _PASSING = (OSError, EOFError)
 _PASSING_NAMES = _CUT | {"ClientError", "HTTPClientError", "ResponseParserError", "HttpError", "AzureError"}
 """Base classes of failures on the way, by name: aiohttp, botocore, gcsfs, azure, http."""
@@ -122,9 +125,9 @@ def useful_attempts(error: Exception, attempts: int) -> int:
         return attempts if status in _BUSY else 1
     lost = lost_on_the_way(error)
     refused = any(isinstance(one, _FINAL) for one in chain) and not lost
-    if refused or getattr(error, "errno", None) in _FINAL_NUMBERS:
-        return 1
     names = {base.__name__ for one in chain for base in type(one).__mro__}
+    if refused or names & _FINAL_NAMES or getattr(error, "errno", None) in _FINAL_NUMBERS:
+        return 1
     if names & _UNREACHABLE:
         return min(attempts, UNREACHABLE_ATTEMPTS)
     return attempts if lost or isinstance(error, _PASSING) or names & _PASSING_NAMES else 1

@@ -10,10 +10,11 @@ import stat
 import warnings
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from stemstore.errors import InputError, NotFoundError, ScanWarning
+from stemstore.errors import InputError, NotFoundError, ScanWarning, StorageError
 from stemstore.places.address import is_web, local_path
 from stemstore.places.link import link_to
 from stemstore.sources.fetch import asking, without_parts
@@ -128,10 +129,17 @@ class RemotePath:
         return "".join(known)
 
     def exists(self) -> bool:
-        """Whether there is anything; servers that refuse are errors."""
+        """Whether there is anything to be read; servers that fail are errors.
+
+        Object stores whose content may be read and not be listed forbid what is not there.
+        """
         try:
             return bool(self.info)
         except NotFoundError:
+            return False
+        except StorageError as error:
+            if error.context.get("status") != HTTPStatus.FORBIDDEN:
+                raise
             return False
 
     def is_dir(self) -> bool:
@@ -155,8 +163,12 @@ class RemotePath:
         if self.info.get("type") == "directory":
             return Status(0, 0.0, stat.S_IFDIR)
         size = self.info.get("size")
-        if size is None or (is_web(self.location) and self.info.get("partial") is False):
+        if is_web(self.location) and self.info.get("partial") is False:
             raise without_parts(self.location)
+        if size is None:
+            name = str.__str__(self.location)
+            msg = f"the server of {name!r} does not tell how long the file is, or packs it; copy the file first"
+            raise InputError(msg, url=name)
         return Status(int(size), self._time(), stat.S_IFREG)
 
     def _time(self) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
-from stemstore.errors import CorruptDataError, FormatVersionError
+from stemstore.errors import CorruptDataError, FormatVersionError, StorageError
 from stemstore.store.attached import put_group, read_group, write_group
 from stemstore.store.attached_array import StoredArray
 from stemstore.store.metadata import ATTRIBUTE, CALIBRATION, SAVED
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from stemstore.store.open import StoredScan
     from stemstore.store.urls import Storage
     from stemstore_schemas import CalibrationDocument
+
+log = logging.getLogger(__name__)
 
 MAPS = ("origin_ky", "origin_kx")
 """Arrays over the scan: place of the optic axis, stored pixels."""
@@ -56,6 +60,21 @@ class SavedCalibration:
         )
 
 
+def _saved(scan: StoredScan) -> Any:
+    """Read the group; None where there is none.
+
+    Object stores whose content may be read and not be listed answer 403 for what is not there. The store itself could
+    be read, so nobody is locked out.
+    """
+    try:
+        return read_group(scan.head.storage, SAVED)
+    except StorageError as error:
+        if error.context.get("status") != HTTPStatus.FORBIDDEN:
+            raise
+        log.info("the server of '%s' refuses to say whether a calibration was saved: taken for none", scan.head.url)
+        return None
+
+
 def read_calibration(scan: StoredScan) -> SavedCalibration:
     """Read the calibration of a store, in one request and without any array.
 
@@ -72,7 +91,7 @@ def read_calibration(scan: StoredScan) -> SavedCalibration:
         It is damaged, or belongs to another scan.
     """
     url, arrays = scan.head.url, _converted(scan)
-    found = read_group(scan.head.storage, SAVED)
+    found = _saved(scan)
     if found is None:
         return SavedCalibration(None, arrays)
     attributes, saved = found

@@ -185,6 +185,16 @@ def test_no_entry_is_told_at_once(frames, place):
     assert len(place.requests()) <= 3
 
 
+def test_places_that_may_not_be_listed(frames, place, data):
+    """Where what is missing is forbidden, as in buckets without listing, a store opens; nothing else is guessed."""
+    url, options = place.keep(frames), place.options or None
+    place.proxy.fault = lambda one: 403 if "/calibration/" in one.target else None
+    np.testing.assert_array_equal(stemstore.open(url, storage_options=options).intensity[3, 4].values, data[3, 4])
+    place.proxy.fault = lambda one: 401 if "/calibration/" in one.target else None
+    with pytest.raises(StorageError, match=r"cannot read '.*calibration/saved.*Give credentials"):
+        stemstore.open(url, storage_options=options)
+
+
 def test_nothing_there_is_not_found(place):
     """An address without a store is told as such, after one look."""
     with pytest.raises(NotFoundError, match="does not exist; check the path"):
