@@ -81,8 +81,8 @@ class Kept:
         except (CorruptDataError, NotFoundError) as error:
             why = str(error).rpartition("; ")[0] or str(error)  # converting again would not help
             msg = (
-                f"all shards are written, but what was saved beside the scan cannot be brought over: {why}; restore the "
-                "object or remove its group, and go on with resume=True (--resume)"
+                f"all shards are written, but what was saved beside the scan cannot be brought over: {why}; restore "
+                "the object or remove its group, and go on with resume=True (--resume)"
             )
             raise ConversionIncompleteError(msg, url=self.scan.url) from error
 

@@ -114,11 +114,13 @@ def rechunk_store(  # noqa: PLR0913  # the public door: every option by its name
 
     Notes
     -----
-    Memory of frames, per thread: the frames of one reading, one compressed shard, and what decoding a chunk takes (of a
-    tiled store whole frames of the positions of a chunk). A reading is one shard, or several where the chunks of the
-    old store do not nest in those of the new one: as many as `max_memory` allows and spare decoding, so that each chunk
-    of the old store is decoded once, or at most four times on average where the memory allows. Events are read block by
-    block. The destination appears under its name only when it is finished.
+    Memory of frames, per thread: the frames of one reading, a compressed shard, the records of its positions, and what
+    decoding a chunk takes (of a tiled store whole frames of the positions of a chunk). A reading is one shard; or
+    several, and one more that is cut out of them, where the chunks of the old store do not nest in the shards of the
+    new one: as many as `max_memory` allows and as spare decoding. Each chunk of the old store is decoded once where
+    whole readings fit, and four times at most, on average, where a shard and a chunk side by side do. Events are read
+    block by block. At the end putting the summary together takes up to 0.25 GB beyond `max_memory`, as in every
+    conversion. The destination appears under its name only when it is finished.
 
     Examples
     --------
