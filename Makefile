@@ -34,7 +34,8 @@ test-slurm: $(VENV)/installed-test ## submit conversions to a Slurm that is star
 test-clouds: $(VENV)/installed-test ## stores on Google Cloud Storage and Azure, played by emulators from PyPI and npm
 	$(INSTALL) -e ".[cloud]" "gcp-storage-emulator>=2026.7"
 	-npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.35.0
-	STEMSTORE_TEST_AZURITE=$(abspath $(VENV)/azurite/node_modules/.bin/azurite-blob) $(PYTEST) -n $(JOBS) tests/clouds
+	STEMSTORE_TEST_CLOUDS=1 STEMSTORE_TEST_AZURITE=$(abspath $(VENV)/azurite/node_modules/.bin/azurite-blob) \
+		$(PYTEST) -n $(JOBS) tests/clouds
 
 lint: $(VENV)/installed-test ## style, types, import contracts, JSON Schemas up to date
 	$(BIN)/ruff check .

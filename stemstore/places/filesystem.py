@@ -6,7 +6,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import InputError, OptionalDependencyError
-from stemstore.places.address import divided
+from stemstore.places.address import divided, is_web
 
 if TYPE_CHECKING:
     from stemstore.places.address import Address
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _S3 = ("s3", "s3a")
 _GOOGLE = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
+_AZURE_HOSTS = ".core.windows.net"
 _WEB = ("http", "https")
 
 
@@ -56,10 +57,11 @@ def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[
     return fs, path
 
 
-def knows_tails(fs: Any) -> bool:
+def knows_tails(address: Address, fs: Any) -> bool:
     """Whether the last bytes of an object can be asked for without knowing its size; Azure wants to be told a begin."""
     names = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    return not set(names) & set(_AZURE)
+    host = address.partition("://")[2].partition("/")[0].partition(":")[0]
+    return not (set(names) & set(_AZURE) or (is_web(address) and host.endswith(_AZURE_HOSTS)))
 
 
 def _limits(protocol: str, options: dict[str, Any], patience: Patience, n_requests: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Link:
         self.fs, path = file_system(address, self.patience, self.concurrency)
         path, self.query = divided(path) if is_web(address) else (path, "")
         self.path: str = path.rstrip("/")
-        self._size_first = self.fs.async_impl and not knows_tails(self.fs)
+        self._size_first = self.fs.async_impl and not knows_tails(address, self.fs)
         self._gate: asyncio.Semaphore | None = None
 
     def at(self, key: str) -> str:

@@ -1,7 +1,7 @@
 """Google Cloud Storage and Azure Blob Storage, played by emulators on this machine.
 
 gs:// is played by gcp-storage-emulator (PyPI), az:// by Azurite (npm), both behind a proxy that counts requests and
-fails on demand. ``make test-clouds`` gets them; without them the tests are skipped and say why.
+fails on demand. They are asked only where ``STEMSTORE_TEST_CLOUDS`` is set, as by ``make test-clouds``, which gets them.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ class Cloud:
         prefix = url.removeprefix(f"{self.scheme}://")
         self.fs.invalidate_cache()
         return {path.removeprefix(f"{prefix}/"): self.fs.cat_file(path) for path in self.fs.find(prefix)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _wanted():
+    """Skip, and say why, where nobody asked for it."""
+    if not os.environ.get("STEMSTORE_TEST_CLOUDS"):
+        pytest.skip("starts emulators of Google Cloud Storage and Azure: run make test-clouds")
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,8 @@ def link(monkeypatch):
     monkeypatch.setattr("stemstore.places.retry.FIRST_PAUSE", 0.0)
 
     def make(server, url="s3://box/scan.zarr"):
-        monkeypatch.setattr("stemstore.places.link.file_system", lambda *_: (server, url.partition("://")[2]))
+        path = url if url.startswith("http") else url.partition("://")[2]
+        monkeypatch.setattr("stemstore.places.link.file_system", lambda *_: (server, path))
         return Link(Address(url))
 
     return make
@@ -58,6 +59,10 @@ def test_tails(link):
     assert link(azure).read("key", -7, None).result() == BODY[-7:]
     assert azure.asked == [("info", "box/scan.zarr/key"), ("box/scan.zarr/key", 93, 100)]
     assert link(azure).read("key", -700, None).result() == BODY
+    web = Server("https")
+    signed = link(web, "https://lab.blob.core.windows.net/box?sig=abc")
+    assert signed.read("key", -7, None).result() == BODY[-7:]
+    assert web.asked[0] == ("info", "https://lab.blob.core.windows.net/box/key?sig=abc")
 
 
 def test_bodies_have_the_length_that_was_asked_for(link):
