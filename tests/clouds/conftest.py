@@ -1,7 +1,8 @@
 """Google Cloud Storage and Azure Blob Storage, played by emulators on this machine.
 
 gs:// is played by gcp-storage-emulator (PyPI), az:// by Azurite (npm), both behind a proxy that counts requests and
-fails on demand. They are asked only where ``STEMSTORE_TEST_CLOUDS`` is set, as by ``make test-clouds``, which gets them.
+fails on demand. They are asked only where ``STEMSTORE_TEST_CLOUDS`` is set, as by ``make test-clouds``, which gets
+them.
 """
 
 from __future__ import annotations
