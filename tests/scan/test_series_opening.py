@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,13 +51,19 @@ def opened(*scans, dim="time", flyback=False, **given):
     return Opened(Meant(names), list(scans), dim, Calibration(**given), flyback)
 
 
-@pytest.fixture
-def folder(tmp_path, store_of):
-    """A folder of three stores."""
-    rng = np.random.default_rng(5)
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory, store_of):
+    """Write three stores once."""
+    rng, folder = np.random.default_rng(5), tmp_path_factory.mktemp("once")
     for name in ("scan_2", "scan_10", "scan_1"):
-        store_of(tmp_path / "stores" / f"{name}.zarr", rng.poisson(0.5, SHAPE).astype(np.uint16), counted=False)
-    return tmp_path / "stores"
+        store_of(folder / f"{name}.zarr", rng.poisson(0.5, SHAPE).astype(np.uint16), counted=False)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, stores):
+    """A folder of three stores that a test may change."""
+    return Path(shutil.copytree(stores, tmp_path / "stores"))
 
 
 def test_scans_may_be_named_in_many_ways(folder, tmp_path):

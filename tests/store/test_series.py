@@ -39,13 +39,19 @@ def data():
     return np.random.default_rng(2).poisson(1.0, (4, 5, 8, 7)).astype(np.uint16)
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """Where the stores are written once, to be copied by every test."""
+    return tmp_path_factory.mktemp("once") / "experiment.zarr"
+
+
 @pytest.fixture
-def group(tmp_path, write_dense, data):
+def group(tmp_path, write_dense, data, once):
     """Three stores in a folder."""
-    folder = tmp_path / "experiment.zarr"
-    for number in (1, 2, 10):
-        write_dense(folder / f"scan_{number}", data + number)
-    return folder
+    if not once.exists():
+        for number in (1, 2, 10):
+            write_dense(once / f"scan_{number}", data + number)
+    return Path(shutil.copytree(once, tmp_path / once.name))
 
 
 def contents(folder):
@@ -247,6 +253,7 @@ def test_changes_at_the_same_time_are_all_there(group):
     assert not (group / ".stemstore.lock").exists()
 
 
+@pytest.mark.slow
 def test_changes_on_a_server_wait_for_each_other(group, s3):
     """The same holds where an object written under a condition is the lock."""
     index_series(group)
