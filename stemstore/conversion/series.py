@@ -24,7 +24,7 @@ from stemstore.scan.stored import addresses
 from stemstore.store.destination import clear
 from stemstore.store.open import open_store
 from stemstore.store.series import Series, change_series, child_url, is_series, open_series_group
-from stemstore.store.series_index import entry_of, in_parallel, orders_of, settled, with_scans
+from stemstore.store.series_index import entry_of, in_parallel, inputs_of, orders_of, settled, with_scans
 from stemstore.store.urls import is_local, open_storage
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def convert_series(  # noqa: PLR0913  # the public door: every option by its nam
     DestinationExistsError
         The destination exists, and neither `append` nor `resume` is on; or it is no series.
     InputError
-        Two scans have the same name or the same files, the places do not belong to the scans, or an option is wrong;
-        nothing is converted.
+        Two scans have the same name or the same files, or the places do not belong to the scans; nothing is converted.
     NotFoundError
         No scans are found.
     FormatVersionError, CorruptDataError
@@ -238,12 +237,12 @@ class Work:
     def _check_made_of(self, scan: RawScan, store: StoredScan, url: str) -> None:
         """Make sure that a store of this name was made from this scan."""
         if not scan.files:
-            convertible = "it cannot be compared with the raw scan, which does not open"
-        elif keys_of(_inputs(store)) != scan.keys:
-            convertible = "it was made from other files, or from these before they changed"
+            reason = "it cannot be compared with the raw scan, which does not open"
+        elif keys_of(inputs_of(store.document)) != scan.keys:
+            reason = "it was made from other files, or from these before they changed"
         else:
             return
-        msg = f"'{url}' is in the way of scan {scan.name!r}: {convertible}; give the new one another name"
+        msg = f"'{url}' is in the way of scan {scan.name!r}: {reason}; give the new one another name"
         raise DestinationExistsError(msg, url=url, scan=scan.name)
 
 
@@ -300,7 +299,9 @@ def _sources_of(series: Series | None, scans: Sequence[RawScan]) -> dict[str, li
     if series is None or {scan.name for scan in scans} <= {entry.name for entry in entries}:
         return {}
     found = in_parallel(_finished, [series.child(entry.path) for entry in entries])
-    return {entry.name: _inputs(store) for entry, store in zip(entries, found, strict=True) if store is not None}
+    return {
+        entry.name: inputs_of(store.document) for entry, store in zip(entries, found, strict=True) if store is not None
+    }
 
 
 def _finished(url: str) -> StoredScan | None:
@@ -309,12 +310,6 @@ def _finished(url: str) -> StoredScan | None:
         return open_store(url)
     except (NotFoundError, UnknownFormatError, ConversionIncompleteError):
         return None
-
-
-def _inputs(store: StoredScan) -> list[SourceFile]:
-    """List what the last conversion of a scan read."""
-    done = [entry for entry in store.document.history if entry.inputs]
-    return done[-1].inputs if done else []
 
 
 def _remove(url: str) -> None:

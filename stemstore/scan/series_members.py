@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import InputError, NotFoundError
+from stemstore.places.address import local_path
 from stemstore.scan.open import reached
 from stemstore.scan.stored import addresses
 from stemstore.store.address import StoreUrl
@@ -82,7 +83,10 @@ def meant(urls: Any, reach: Mapping[str, Any]) -> Meant:
         As for `stemstore.store.series.open_series_group`.
     """
     if isinstance(urls, Mapping):
-        return Meant([Named(str(name), _reached(url, reach)) for name, url in urls.items()])
+        if odd := [name for name in urls if not isinstance(name, str) or not name or "/" in name]:
+            msg = f"a scan cannot be called {odd[0]!r}; choose a text without '/'"
+            raise InputError(msg, found=odd[0])
+        return Meant([Named(name, _reached(url, reach)) for name, url in urls.items()])
     if not isinstance(urls, (str, os.PathLike)):
         if not isinstance(urls, Iterable):
             msg = f"a series is a path, a list of scans or a mapping from names, not {type(urls).__name__}"
@@ -99,10 +103,11 @@ def meant(urls: Any, reach: Mapping[str, Any]) -> Meant:
 
 
 def label(url: Any) -> str:
-    """Name a scan by where it lies: the last part of its path, or of that of its first file, without ending."""
-    text = str(addresses(url)[0]).replace("\\", "/").rstrip("/")
-    name = PurePosixPath(text).name
-    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else PurePosixPath(name).stem
+    """Name a scan by where it lies: the last part of its path, of a file without ending; of several files the first."""
+    first = addresses(url)[0]
+    name = PurePosixPath(str(first).replace("\\", "/")).name
+    folder = is_local(first) and local_path(first).is_dir()
+    return name.removesuffix(SUFFIX) if folder or name.endswith(SUFFIX) else PurePosixPath(name).stem
 
 
 def _reached(url: Any, reach: Mapping[str, Any]) -> Any:

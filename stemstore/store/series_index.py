@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import os
 
     from stemstore.store.open import StoredScan
-    from stemstore_schemas import ScanDocument, SeriesDocument, Unit
+    from stemstore_schemas import ScanDocument, SeriesDocument, SourceFile, Unit
 
     Order = Mapping[str, float] | Sequence[float] | None
 
@@ -229,10 +229,15 @@ def entry_of(scan: StoredScan, *, path: str, order: float | None = None, title: 
     )
 
 
+def inputs_of(document: ScanDocument) -> list[SourceFile]:
+    """List what a store was last made from; changes of its metadata since then read nothing."""
+    made = [entry.inputs for entry in document.history if entry.inputs]
+    return made[-1] if made else []
+
+
 def source_digest(document: ScanDocument) -> str | None:
     """Digest of the digests of what a store was made from; None where one of them is not known."""
-    inputs = document.history[-1].inputs if document.history else []
-    known = sorted(file.digest or "" for file in inputs)
+    known = sorted(file.digest or "" for file in inputs_of(document))
     if not known or not all(known):
         return None
     return digest("\n".join(known).encode())

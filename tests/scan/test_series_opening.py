@@ -22,7 +22,7 @@ from stemstore.scan.open import Found, Known
 from stemstore.scan.series import open_series
 from stemstore.scan.series_agreement import difference
 from stemstore.scan.series_dataset import Opened, instants, one_dataset, one_tree
-from stemstore.scan.series_members import Meant, Named
+from stemstore.scan.series_members import Meant, Named, label
 from stemstore.sources.streaming import scan_source
 from stemstore.store.series_index import index_series
 from stemstore.testing.arrays import ArrayEvents, ArrayFrames
@@ -81,6 +81,14 @@ def test_scans_may_be_named_in_many_ways(folder, tmp_path):
     assert by_folder.drop_attrs().equals(open_series(folder).drop_attrs())
     assert open_series(folder).attrs["source_url"] == str(folder)
     assert (tmp_path / "stores" / "zarr.json").exists()
+
+
+def test_names_come_from_places(tmp_path):
+    """Files lose their ending, folders only that of stores."""
+    (tmp_path / "2024.05.17").mkdir()
+    (tmp_path / "a.b.zarr").mkdir()
+    assert [label(tmp_path / name) for name in ("2024.05.17", "a.b.zarr", "x.1.mib")] == ["2024.05.17", "a.b", "x.1"]
+    assert label(["s3://lab/day/scan.mib", "s3://lab/day/scan.hdr"]) == "scan"
 
 
 def test_time_is_seconds_where_all_scans_tell():
@@ -246,6 +254,7 @@ def test_a_store_replaced_while_a_series_is_open(folder, store_of):
         ("stores/*.nothing", {}, NotFoundError, "nothing matches"),
         ([], {}, InputError, "no scans are named"),
         (3, {}, InputError, "not int"),
+        ({"a/b": "stores/scan_1.zarr"}, {}, InputError, "cannot be called 'a/b'"),
         (["stores/scan_1.zarr", "copy/scan_1.zarr"], {}, InputError, "two scans are called 'scan_1'"),
         ("stores", {"dim": "x"}, InputError, "dim='x' cannot name the axis in front"),
         ("stores", {"dim": "a b"}, InputError, "dim='a b' cannot name"),
