@@ -96,7 +96,7 @@ def _event_bytes(scan: StoredScan) -> int | None:
 def arrays(scan: StoredScan) -> list[dict[str, Any]]:
     """Describe the arrays of a store, those of an unfinished one as far as they are declared."""
     from stemstore.store.metadata import read_root
-    from stemstore.store.verify import listed_arrays
+    from stemstore.store.objects import listed_arrays
 
     infos = {info.path: info for info in listed_arrays(read_root(scan.head.storage))}
     return [

@@ -25,8 +25,8 @@ from stemstore.store.arrays import StoredFrames
 from stemstore.store.codecs import frame_codec, gap_codec
 from stemstore.store.cut import CUT, Cut
 from stemstore.store.metadata import GAP, INTENSITY, SUMMARY, read_root
+from stemstore.store.objects import listed_arrays
 from stemstore.store.open import open_store
-from stemstore.store.verify import listed_arrays
 from stemstore.store.writer import match
 
 if TYPE_CHECKING:

@@ -21,11 +21,10 @@ from stemstore.errors import CorruptDataError, DestinationExistsError, NotFoundE
 from stemstore.maintenance.fields import changed, differences
 from stemstore.scan.calibration import SCALARS
 from stemstore.store.calibration import read_calibration
-from stemstore.store.commit import COMMIT, digest, read_commit
-from stemstore.store.journal import JOURNAL
+from stemstore.store.commit import COMMIT, check_root, digest, read_commit
+from stemstore.store.journal import EDIT, JOURNAL
 from stemstore.store.maps import map_objects
 from stemstore.store.metadata import ATTRIBUTE, ROOT, parse_array, parse_document
-from stemstore.store.objects import check_root
 from stemstore.store.open import open_store
 from stemstore.store.zipped import ZippedStorage, read_only
 from stemstore_schemas import HistoryEntry, dump_document
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from stemstore.store.open import StoredScan
     from stemstore.store.urls import Storage
     from stemstore_schemas import CommitDocument, ScanDocument
-
-EDIT = f"{JOURNAL}/edit.json"
-"""All objects of a change that is being made."""
 
 _KEYS = re.compile(r"zarr\.json|stemstore\.commit\.json|\w+/(c/\d+|zarr\.json)")
 """Objects that a change may concern."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stemstore.errors import StaleStoreError, StorageError
-from stemstore.store.commit import COMMIT, read_commit
+from stemstore.store.commit import COMMIT, check_root, read_commit
 from stemstore.store.metadata import ROOT
-from stemstore.store.objects import StoreObject, check_root, list_objects, read_object
+from stemstore.store.objects import StoreObject, list_objects, read_object
 from stemstore.store.open import open_store
 from stemstore.store.zipped import is_packed
 

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from stemstore.errors import CorruptDataError, FormatVersionError, NotFoundError
+from stemstore.errors import ChecksumError, CorruptDataError, FormatVersionError, NotFoundError
 from stemstore_schemas import CommitDocument, SchemaVersionError, dump_document, load_commit
 
 if TYPE_CHECKING:
@@ -82,3 +82,20 @@ def read_commit(storage: Storage) -> CommitDocument | None:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         msg = f"'{storage.root}/{COMMIT}' is damaged: {error}; restore it from a copy"
         raise CorruptDataError(msg, url=storage.root, key=COMMIT) from error
+
+
+def check_root(url: str, root: bytes, commit: CommitDocument) -> None:
+    """Make sure that the root metadata are those that the commit object vouches for.
+
+    Raises
+    ------
+    ChecksumError
+        They are not.
+    """
+    found = digest(root)
+    if found != commit.metadata_digest:
+        msg = (
+            f"'{url}/zarr.json' has the digest {found}, the commit object says {commit.metadata_digest}; where a "
+            f"change by stemstore edit was interrupted, 'stemstore edit' finishes it, otherwise restore it from a copy"
+        )
+        raise ChecksumError(msg, url=url, key="zarr.json", found=found, expected=commit.metadata_digest)

@@ -43,6 +43,9 @@ _TOGETHER = 32
 COPY = f"{JOURNAL}/copy.json"
 """Says of an unfinished place what it is going to be a copy of."""
 
+EDIT = f"{JOURNAL}/edit.json"
+"""All objects of a change of metadata that is being made."""
+
 VALID_FRAME = 2
 """State of a complete frame in a validity array (0 missing, 1 partial)."""
 

@@ -84,7 +84,12 @@ def read_document(url: str | os.PathLike[str]) -> ScanDocument:
 
 
 def read_root(storage: Storage) -> dict[str, Any]:
-    """Read the root ``zarr.json`` of a store.
+    """Read the root ``zarr.json`` of a store; errors as for `load_root`."""
+    return load_root(storage)[0]
+
+
+def load_root(storage: Storage) -> tuple[dict[str, Any], bytes]:
+    """Read the root ``zarr.json`` of a store, and give its bytes as well.
 
     Raises
     ------
@@ -94,7 +99,8 @@ def read_root(storage: Storage) -> dict[str, Any]:
         There is something, but not a Zarr group of format 3.
     """
     try:
-        found = json.loads(storage.get(ROOT))
+        body = storage.get(ROOT)
+        found = json.loads(body)
     except NotFoundError as error:
         if not storage.exists():
             msg = f"'{storage.root}' does not exist; check the path"
@@ -109,7 +115,7 @@ def read_root(storage: Storage) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("attributes", {}), dict):
         msg = f"'{storage.root}/{ROOT}' does not describe a Zarr group of format 3; restore it from a copy"
         raise UnknownFormatError(msg, url=storage.root, key=ROOT)
-    return found
+    return found, body
 
 
 def parse_document(root: dict[str, Any], url: str) -> ScanDocument:

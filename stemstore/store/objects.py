@@ -16,10 +16,9 @@ import numpy as np
 from stemstore.errors import ChecksumError, CorruptDataError, NotFoundError
 from stemstore.store.attached import list_groups
 from stemstore.store.codecs import CRC_BYTES, object_checksum, verify
-from stemstore.store.commit import COMMIT, digest, shards_digest
+from stemstore.store.commit import COMMIT, shards_digest
 from stemstore.store.metadata import CALIBRATION, ROOT, SAVED, parse_array
 from stemstore.store.shards import ABSENT, decode_index, index_bytes
-from stemstore.store.verify import listed_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +90,12 @@ def list_objects(storage: Storage, root: dict[str, Any]) -> list[StoreObject]:
         _check_key(one.key, storage.root)
     found.sort(key=lambda one: (one.kind == "metadata", one.kind == "chunk", one.key == ROOT))
     return [*found, StoreObject(COMMIT, "metadata")]
+
+
+def listed_arrays(root: dict[str, Any]) -> list[ArrayInfo]:
+    """Describe all arrays that the root of a finished store lists, sorted by path."""
+    nodes = (root.get("consolidated_metadata") or {}).get("metadata", {})
+    return [parse_array(path, node) for path, node in sorted(nodes.items()) if node.get("node_type") == "array"]
 
 
 def _check_key(key: str, url: str) -> None:
@@ -225,20 +230,3 @@ class Tally:
                 "missing, so restore the store from a copy or convert the scan again"
             )
             raise ChecksumError(msg, url=self._url, found=found, expected=expected)
-
-
-def check_root(url: str, root: bytes, commit: CommitDocument) -> None:
-    """Make sure that the root metadata are those that the commit object vouches for.
-
-    Raises
-    ------
-    ChecksumError
-        They are not.
-    """
-    found = digest(root)
-    if found != commit.metadata_digest:
-        msg = (
-            f"'{url}/{ROOT}' has the digest {found}, the commit object says {commit.metadata_digest}; where a change "
-            f"by stemstore edit was interrupted, 'stemstore edit' finishes it, otherwise restore {ROOT} from a copy"
-        )
-        raise ChecksumError(msg, url=url, key=ROOT, found=found, expected=commit.metadata_digest)

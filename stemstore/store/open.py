@@ -15,12 +15,12 @@ from stemstore.errors import (
 )
 from stemstore.store.arrays import StoredFrames
 from stemstore.store.blocks import CachedStorage, cache_at
-from stemstore.store.commit import COMMIT, read_commit
+from stemstore.store.commit import COMMIT, check_root, digest, read_commit
 from stemstore.store.destination import parts_of
 from stemstore.store.event_columns import column_infos
 from stemstore.store.events import StoredEvents
 from stemstore.store.head import StoreHead, stale
-from stemstore.store.journal import COPY, PLAN, read_plan, view_journal
+from stemstore.store.journal import COPY, EDIT, PLAN, read_plan, view_journal
 from stemstore.store.layout import CountedLayout
 from stemstore.store.metadata import (
     ATTRIBUTE,
@@ -30,6 +30,7 @@ from stemstore.store.metadata import (
     SAVED,
     gap_info,
     intensity_info,
+    load_root,
     parse_arrays,
     parse_document,
     read_root,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     import os
 
     from stemstore.store.urls import Storage
-    from stemstore_schemas import ScanDocument
+    from stemstore_schemas import CommitDocument, ScanDocument
 
 StoredScan = StoredFrames | StoredEvents
 
@@ -69,7 +70,7 @@ def is_store(url: str | os.PathLike[str]) -> bool:
         return False
 
 
-def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -> StoredScan:
+def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False, check_digest: bool = True) -> StoredScan:
     """Open a store.
 
     Parameters
@@ -78,6 +79,9 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
         Path, or any URL that fsspec knows.
     allow_incomplete
         Open a store whose conversion did not finish; its validity tells which frames exist, the others are zero.
+    check_digest
+        Refuse metadata that are not those that were written, unless `stemstore.edit_store` is changing them; without it
+        they are taken as they are, for whoever looks for what is wrong with them.
 
     Returns
     -------
@@ -94,13 +98,13 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
         The conversion did not finish.
     FormatVersionError
         The store was written by a newer release.
-    CorruptDataError
-        Its metadata contradict each other.
+    CorruptDataError, ChecksumError
+        Its metadata contradict each other, or are not those that were written.
     """
     storage = open_storage(url)
     storage.expect([ROOT, COMMIT, f"{SAVED}/{ROOT}"])
     try:
-        root = read_root(storage)
+        root, body = load_root(storage)
     except NotFoundError:
         parts = parts_of(storage.root)
         if not parts:
@@ -124,7 +128,7 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
         return _open_incomplete(storage)
     if commit.uuid != document.uuid:
         msg = (
-            f"'{storage.root}' is a mixture: its document has uuid {document.uuid}, its commit object {commit.uuid}; "
+            f"'{storage.root}' is a mixture: its document in {ROOT} has uuid {document.uuid}, {COMMIT} {commit.uuid}; "
             "restore the store from a copy or convert the scan again"
         )
         raise CorruptDataError(msg, url=storage.root, expected=commit.uuid, found=document.uuid)
@@ -135,10 +139,18 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False) -
             f"'{storage.root}' has no array '{needed}' of the scan that its document describes; restore it from a copy"
         )
         raise CorruptDataError(msg, url=storage.root, key=needed)
+    _check_digest(storage, body, commit, refuse=check_digest)
     scan = _scan(StoreHead(_cached(storage, document.uuid), document, arrays))
     if isinstance(storage, (RemoteStorage, ZippedStorage)):
         _remember(scan)  # tasks of this process need not ask the server again
     return scan
+
+
+def _check_digest(storage: Storage, root: bytes, commit: CommitDocument, *, refuse: bool) -> None:
+    """Make sure that the metadata are those that were written; while they are changed they may be newer or older."""
+    if refuse and digest(root) != commit.metadata_digest and storage.size(EDIT) is None:
+        now, commit_now = storage.get(ROOT), read_commit(storage)  # a change may have been made since
+        check_root(storage.root, now, commit_now or commit)
 
 
 def _cached(storage: Storage, uuid: str) -> Storage:

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from stemstore.errors import CorruptDataError, NotFoundError, StorageError
 from stemstore.progress import NoProgress, Progress
+from stemstore.store.agreement import disagreements
 from stemstore.store.codecs import object_checksum
 from stemstore.store.commit import COMMIT, digest, read_commit, shards_digest
 from stemstore.store.maps import read_map
-from stemstore.store.metadata import ROOT, parse_array, read_root
+from stemstore.store.metadata import ROOT, read_root
+from stemstore.store.objects import listed_arrays
 from stemstore.store.open import open_store
 from stemstore.store.stream import ShardedArray
 
 if TYPE_CHECKING:
     import os
-    from typing import Any
 
     from stemstore.store.metadata import ArrayInfo
     from stemstore.store.urls import Storage
@@ -59,8 +60,9 @@ def verify_store(url: str | os.PathLike[str], *, progress: Progress | None = Non
     NotFoundError, UnknownFormatError, ConversionIncompleteError, FormatVersionError, CorruptDataError
         The store does not even open.
     """
-    storage = open_store(url).head.storage
-    arrays = listed_arrays(read_root(storage))
+    storage = open_store(url, check_digest=False).head.storage
+    root = read_root(storage)
+    arrays = listed_arrays(root)
     sharded = [info for info in arrays if info.shard is not None]
     problems = [problem for info in arrays if info.shard is None for problem in _check_small(storage, info)]
     shown: Progress = progress or NoProgress()
@@ -75,13 +77,8 @@ def verify_store(url: str | os.PathLike[str], *, progress: Progress | None = Non
     problems += _check_commit(storage, checksums, n_bytes)
     for info in sharded:
         problems += _check_shards(storage, info, keys)
-    return problems
-
-
-def listed_arrays(root: dict[str, Any]) -> list[ArrayInfo]:
-    """Describe all arrays that the root of a finished store lists, sorted by path."""
-    nodes = (root.get("consolidated_metadata") or {}).get("metadata", {})
-    return [parse_array(path, node) for path, node in sorted(nodes.items()) if node.get("node_type") == "array"]
+    known = {problem.key for problem in problems}
+    return problems + [Problem(key, message) for key, message in disagreements(storage, root, known)]
 
 
 def _check_small(storage: Storage, info: ArrayInfo) -> list[Problem]:
@@ -100,7 +97,7 @@ def _check_commit(storage: Storage, checksums: dict[str, int], n_bytes: int) -> 
         "number of shards": (len(checksums), commit.n_shards),
         "bytes of all shards": (n_bytes, commit.n_bytes),
         "digest of the shard checksums": (shards_digest(checksums), commit.shards_digest),
-        "digest of the root metadata": (digest(storage.get(ROOT)), commit.metadata_digest),
+        f"digest of {ROOT}": (digest(storage.get(ROOT)), commit.metadata_digest),
     }
     return [
         Problem(COMMIT, f"{what} is {found}, expected {stated}")

@@ -27,6 +27,7 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.scan.series import open_series
+from stemstore.store.commit import digest
 from stemstore.store.series import change_series, is_series, open_series_group
 from stemstore.store.series_index import index_series, orders_of, with_scans
 
@@ -333,10 +334,13 @@ def test_sixty_scans_take_one_request_and_three_each(tmp_path, group, web):
 def copy_of(store, target):
     """Copy a store and give it an identity of its own."""
     shutil.copytree(store, target)
-    before = json.loads((target / "zarr.json").read_text())["attributes"]["stemstore"]["uuid"]
-    for name in ("zarr.json", "stemstore.commit.json"):
-        text = (target / name).read_text()
-        (target / name).write_text(text.replace(before, str(uuid.uuid5(uuid.UUID(before), target.name))))
+    root, commit = ((target / name).read_text() for name in ("zarr.json", "stemstore.commit.json"))
+    before = json.loads(root)["attributes"]["stemstore"]["uuid"]
+    now = str(uuid.uuid5(uuid.UUID(before), target.name))
+    made = root.replace(before, now)
+    commit = commit.replace(before, now).replace(digest(root.encode()), digest(made.encode()))
+    (target / "zarr.json").write_text(made)
+    (target / "stemstore.commit.json").write_text(commit)
 
 
 def test_a_series_is_read_from_a_server(group, s3, data):
