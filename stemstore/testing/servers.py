@@ -37,6 +37,21 @@ class Request(NamedTuple):
     range: str = ""
 
 
+class Fault(NamedTuple):
+    """What goes wrong with one request.
+
+    Attributes
+    ----------
+    kind
+        As for `Proxy.fault`.
+    at
+        Part of the body that still passes, from 0 to 1, or seconds of a delay.
+    """
+
+    kind: str
+    at: float = 0.5
+
+
 class FileServer:
     """A folder over HTTP, with byte ranges and connections that stay open; read-only.
 
@@ -170,8 +185,8 @@ class Proxy:
     fault
         Called with each request. ``"drop"`` closes the connection at once, ``"truncate"`` in the middle of
         the answer's body, ``"cut"`` in the middle of the request's body; ``"lose"`` lets the server do what it is asked
-        and closes the connection instead of its answer; a number is the status that is answered; None
-        lets it pass.
+        and closes the connection instead of its answer; ``"delay"`` waits first; a `Fault` says where and how long;
+        a number is the status that is answered; None lets it pass.
     requests
         Everything that was asked for.
     """
@@ -179,7 +194,7 @@ class Proxy:
     port: int
     latency: float = 0.0
     bandwidth: float | None = None
-    fault: Callable[[Request], str | int | None] | None = None
+    fault: Callable[[Request], Fault | str | int | None] | None = None
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -244,7 +259,7 @@ class _Conversation:
     def __init__(self, proxy: Proxy, *streams: Any) -> None:
         self.proxy = proxy
         self.reader, self.writer, self.there, self.onward = streams
-        self.spoiled: str | int | None = None
+        self.spoiled = Fault("")
 
     async def run(self) -> None:
         """Hand on requests and answers until the server has closed."""
@@ -269,20 +284,23 @@ class _Conversation:
         found = _BYTES.search(head)
         request = Request(method.decode(), target.decode(), found[1].decode() if found else "")
         self.proxy.requests.append(request)
-        fault = self.proxy.fault(request) if self.proxy.fault is not None else None
+        wrong = self.proxy.fault(request) if self.proxy.fault is not None else None
+        fault = Fault(wrong) if isinstance(wrong, str) else wrong if isinstance(wrong, Fault) else Fault("")
         length = _LENGTH.search(head)
         left = int(length[1]) if length else 0
         if self.proxy.latency:
             await asyncio.sleep(self.proxy.latency)
-        if fault == "drop":
+        if fault.kind == "delay":
+            await asyncio.sleep(fault.at)
+        if fault.kind == "drop":
             return False
-        if isinstance(fault, int):
-            self.writer.write(f"HTTP/1.1 {fault} Fault\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        if isinstance(wrong, int):
+            self.writer.write(f"HTTP/1.1 {wrong} Fault\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
             await self.writer.drain()
             return False
         self.spoiled = fault
         self.onward.write(head)
-        stop = left // 2 if fault == "cut" else 0
+        stop = left - int(left * fault.at) if fault.kind == "cut" else 0
         while left > stop:
             body = await self.reader.read(min(left - stop, _CHUNK))
             if not body:
@@ -290,7 +308,7 @@ class _Conversation:
             left -= len(body)
             self.onward.write(body)
             await self.onward.drain()
-        return fault != "cut"
+        return fault.kind != "cut"
 
     async def _answers(self) -> None:
         """Pass answers back, as they come."""
@@ -298,13 +316,13 @@ class _Conversation:
             body = await self.there.read(_CHUNK)
             if not body:
                 return
-            if self.spoiled == "lose":
+            if self.spoiled.kind == "lose":
                 return
-            if self.spoiled == "truncate":
+            if self.spoiled.kind == "truncate":
                 end = body.find(b"\r\n\r\n") + 4
                 length = _LENGTH.search(body[:end])
                 if length and int(length[1]):
-                    self.writer.write(body[: end + min(int(length[1]), len(body) - end) // 2])
+                    self.writer.write(body[: end + int(min(int(length[1]), len(body) - end) * self.spoiled.at)])
                     await self.writer.drain()
                     return
             await self.proxy.wait_for_line(len(body))
