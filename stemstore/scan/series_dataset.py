@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore.scan.altered import is_counted
 from stemstore.scan.lazy import ScanArray
 from stemstore.scan.open import dressed
 from stemstore.scan.origins import ORIGIN
 from stemstore.scan.saved import lazy_map, map_attributes
-from stemstore.scan.series_source import SeriesSource, holds_events
+from stemstore.scan.series_source import SeriesSource
 from stemstore.scan.stated import ATTRIBUTES, with_attributes
 from stemstore.scan.states import frame_states
 from stemstore.selection import Selection
@@ -120,7 +121,7 @@ def one_dataset(opened: Opened) -> xr.Dataset:
     found = opened.found
     first = dressed(found[0], opened.given, flyback=opened.flyback)
     shown = [one.source if one.known.asked is None else corrected_source(one.source, one.known.asked) for one in found]
-    source = SeriesSource.of(shown, counted=all(holds_events(one.source) for one in found))
+    source = SeriesSource.of(shown, counted=all(is_counted(one) for one in shown))
     image = first["intensity"]
     dims = (opened.dim, *map(str, image.dims))
     cut = tuple(slice(0, image.sizes[dim]) for dim in image.dims)

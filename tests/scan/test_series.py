@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stemstore
+from stemstore.errors import InputError
 from stemstore.scan.lazy import selection_of
 from stemstore.scan.series import open_series
 from stemstore.scan.series_source import SeriesSource
@@ -194,6 +195,15 @@ def test_electrons_of_a_series(stores, stack):
     first, second = stemstore.split_halves(series)
     np.testing.assert_array_equal(first.intensity.values + second.intensity.values, stack)
     assert not np.array_equal(first.intensity[0], first.intensity[1])
+
+
+def test_corrected_electrons_are_frames(stores, stack):
+    """Counted scans whose pixels were corrected are no electrons any more; those that were masked still are."""
+    with pytest.raises(InputError, match="this scan is dense"):
+        stemstore.thin(open_series(stores / "counted", dark=np.ones((9, 8))), 0.5)
+    mask = np.arange(72).reshape(9, 8) % 3 > 0
+    masked = open_series(stores / "counted", mask=mask)
+    np.testing.assert_array_equal(stemstore.to_sparse(masked).todense(), stack * mask)
 
 
 def test_raw_scans(tmp_path, stack):
