@@ -63,6 +63,11 @@ def memory_budget() -> int:
     return parse_size(os.environ.get("STEMSTORE_MAX_MEMORY", DEFAULT_MEMORY))
 
 
+def agent() -> str | None:
+    """Give the person, or their ORCID, whom histories name: ``STEMSTORE_AGENT``, or nobody."""
+    return os.environ.get("STEMSTORE_AGENT", "").strip() or None
+
+
 def n_workers() -> int:
     """Give the number of threads: ``STEMSTORE_WORKERS`` or the processors this process may use."""
     if "STEMSTORE_WORKERS" in os.environ:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
-import platform
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore._version import __version__
 from stemstore.conversion.images import names_handed_on
 from stemstore.conversion.plan import CountedPlan, DensePlan
 from stemstore.conversion.settings import describe_counting
 from stemstore.conversion.stored import earlier_history
 from stemstore.scan.calibration import Calibration, complete_axes
+from stemstore.scan.provenance import PACKAGES, history_entry
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, EventSource
 
 if TYPE_CHECKING:
@@ -46,8 +44,10 @@ class Oddities:
         return [*self.warned, *self.noted]
 
 
-def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters: dict[str, Any]) -> ScanDocument:
-    """Compose the metadata document of the new store."""
+def describe(
+    plan: DensePlan | CountedPlan, calibration: Calibration, parameters: dict[str, Any], package: str | None = None
+) -> ScanDocument:
+    """Compose the metadata document of the new store; `package` is that of the reader."""
     from stemstore_schemas import EventEncoding, ScanDocument
 
     source, known = plan.source, plan.source.metadata
@@ -72,23 +72,22 @@ def describe(plan: DensePlan | CountedPlan, calibration: Calibration, parameters
         counting=counting,
         encoding=encoding,
         frames=count_frames_by_state(source),
-        history=[*earlier_history(source), history_entry("convert", known, plan.workers, parameters)],
+        history=[*earlier_history(source), conversion_entry("convert", known, plan.workers, parameters, package)],
         vendor=known.vendor,
     )
 
 
-def history_entry(operation: str, known: SourceMetadata, workers: int, parameters: dict[str, Any]) -> HistoryEntry:
-    """Say what is done, to what, when and with which software."""
-    from stemstore_schemas import HistoryEntry
-
-    return HistoryEntry(
-        operation=operation,
-        parameters=parameters,
+def conversion_entry(
+    operation: str, known: SourceMetadata, workers: int, parameters: dict[str, Any], package: str | None = None
+) -> HistoryEntry:
+    """Say what is done and to what; `package` is the distribution of the reader, where it is not this one."""
+    packages = PACKAGES if package in (None, *PACKAGES) else (*PACKAGES, package)
+    return history_entry(
+        operation,
+        parameters,
+        packages=packages,
         inputs=known.files,
-        software={"stemstore": __version__, "numpy": np.__version__, "python": platform.python_version()},
-        environment={"platform": platform.system(), "workers": workers},
-        time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        host=platform.machine(),
+        environment={"workers": workers},
         warnings=known.warnings,
     )
 

@@ -16,7 +16,7 @@ from stemstore.conversion.stored import Carried, earlier_counting
 from stemstore.errors import InputError
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.corrected import Asked, CorrectedFrames
-from stemstore.scan.stored import as_frames, open_source_or_store
+from stemstore.scan.stored import as_frames, open_named
 from stemstore.sources.contract import EventSource
 from stemstore.sources.references import references_of
 from stemstore.store.cut import CUT, Cut
@@ -78,7 +78,7 @@ def prepare(  # noqa: PLR0913  # what `convert` takes, but for the options of co
     cut = cut or Cut()
     counting = counting or CountOptions()
     calibration, reader_options = Calibration.split(options)
-    opened = open_source_or_store(source, reader, **reader_options)
+    opened, found = open_named(source, reader, **reader_options)
     if count is False and isinstance(opened, EventSource):
         opened = as_frames(opened)
     counted = isinstance(opened, EventSource) if count is None else count
@@ -95,7 +95,7 @@ def prepare(  # noqa: PLR0913  # what `convert` takes, but for the options of co
         cut=cut,
     )
     parameters = {
-        "reader": reader,
+        "reader": None if found is None else found.name,
         "count": count,
         "profile": profile,
         **cut.given,
@@ -103,7 +103,8 @@ def prepare(  # noqa: PLR0913  # what `convert` takes, but for the options of co
         **({} if asked is None else {"corrections": asked.described}),
         **earlier_counting(opened),
     }
-    document = describe(plan, calibration, parameters | {k: _plain(v) for k, v in options.items()})
+    parameters |= {name: _plain(value) for name, value in options.items()}
+    document = describe(plan, calibration, parameters, None if found is None else found.package)
     odd = Oddities(list(plan.doubts) if isinstance(plan, CountedPlan) else [])
     return Job(plan, document, odd, Carried.of(plan, calibration), digests)
 

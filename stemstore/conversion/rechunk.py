@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, get_args
 
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
-from stemstore.conversion.document import Oddities, history_entry
+from stemstore.conversion.document import Oddities, conversion_entry
 from stemstore.conversion.job import Job, positive
 from stemstore.conversion.kept import Kept
 from stemstore.conversion.plan import Profile, make_plan
@@ -170,7 +170,7 @@ def decide_rechunk(store: Any, options: Mapping[str, Any]) -> Job:
         bright_field=bright_field_of(scan),
     )
     parameters = {"profile": profile, **cut.given}
-    entry = history_entry(OPERATION, source.metadata, plan.workers, parameters)
+    entry = conversion_entry(OPERATION, source.metadata, plan.workers, parameters)
     known = scan.document
     document = known.model_copy(update={"uuid": str(uuid.uuid4()), "history": [*known.history, entry]})
     return Job(plan, match(document, plan.layout), Oddities(), kept, "none")

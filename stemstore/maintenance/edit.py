@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import base64
 import json
-import platform
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from stemstore._version import __version__
 from stemstore.errors import CorruptDataError, DestinationExistsError, NotFoundError, StaleStoreError
 from stemstore.maintenance.fields import changed, differences
 from stemstore.scan.calibration import SCALARS
+from stemstore.scan.provenance import history_entry
 from stemstore.store.calibration import read_calibration
 from stemstore.store.commit import COMMIT, check_root, digest, read_commit
 from stemstore.store.journal import EDIT, JOURNAL
@@ -27,7 +25,7 @@ from stemstore.store.maps import map_objects
 from stemstore.store.metadata import ATTRIBUTE, ROOT, parse_array, parse_document
 from stemstore.store.open import open_store
 from stemstore.store.zipped import ZippedStorage, read_only
-from stemstore_schemas import HistoryEntry, dump_document
+from stemstore_schemas import dump_document
 
 if TYPE_CHECKING:
     import os
@@ -135,20 +133,11 @@ def edit_store(
     changes = differences(before, after)
     if not changes:
         return EditReport(storage.root, {}, finished)
-    after = after.model_copy(update={"history": [*before.history, _entry(changes, note)]})
+    entry = history_entry("edit", {"changes": changes, "note": note})
+    after = after.model_copy(update={"history": [*before.history, entry]})
     _begin(storage, _objects(json.loads(root), before, after, commit), before.uuid, digest(root))
     finish_edit(storage)
     return EditReport(storage.root, changes, finished, _warnings(scan, changes))
-
-
-def _entry(changes: dict[str, Any], note: str | None) -> HistoryEntry:
-    return HistoryEntry(
-        operation="edit",
-        parameters={"changes": changes, "note": note},
-        software={"stemstore": __version__, "python": platform.python_version()},
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        host=platform.machine(),
-    )
 
 
 def _objects(

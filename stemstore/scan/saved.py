@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore._version import __version__
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.scan.calibrate import calibrate
 from stemstore.scan.origins import ORIGIN
+from stemstore.scan.provenance import history_entry
 from stemstore.scan.stated import intensity, stated_values
 
 if TYPE_CHECKING:
@@ -252,15 +250,9 @@ def _entry(
     values: CalibrationValues, arrays: dict[str, AttachedArray], image: xr.DataArray, warnings: list[str]
 ) -> HistoryEntry:
     from stemstore.store.commit import digest
-    from stemstore_schemas import HistoryEntry, dump_document
+    from stemstore_schemas import dump_document
 
     measured_on = image.attrs.get("stemstore_uuid")
-    return HistoryEntry(
-        operation="save_calibration",
-        parameters={**dump_document(values), "scan": measured_on},
-        outputs={name: digest(np.ascontiguousarray(array.values).tobytes()) for name, array in arrays.items()},
-        software={"stemstore": __version__, "numpy": np.__version__, "python": platform.python_version()},
-        time=datetime.now(UTC).isoformat(timespec="microseconds"),
-        host=platform.machine(),
-        warnings=warnings,
-    )
+    digests = {name: digest(np.ascontiguousarray(array.values).tobytes()) for name, array in arrays.items()}
+    parameters = {**dump_document(values), "scan": measured_on}
+    return history_entry("save_calibration", parameters, outputs=digests, warnings=warnings)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from stemstore._types import Array
     from stemstore.sources.contract import DetectorImage, Events, EventSource, FrameSource, Source
+    from stemstore.sources.registry import ReaderInfo
     from stemstore.store.arrays import StoredFrames
     from stemstore.store.events import StoredEvents
     from stemstore.store.open import StoredScan
@@ -220,13 +221,22 @@ def open_source_or_store(
     StemStoreError
         As for `stemstore.open`.
     """
-    from stemstore.sources.registry import open_source
+    return open_named(url, reader, **options)[0]
+
+
+def open_named(
+    url: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], reader: str | None = None, **options: Any
+) -> tuple[Source, ReaderInfo | None]:
+    """Open like `open_source_or_store`, and tell which reader was found; None for a store."""
+    from stemstore.sources.registry import find_reader, open_source, readers
 
     paths = addresses(url)
     scan = None if reader is not None else store_at(paths, options)
-    if scan is None:
-        return open_source(paths[0] if len(paths) == 1 else paths, reader=reader, **options)
-    return source_of_store(scan)
+    if scan is not None:
+        return source_of_store(scan), None
+    given = paths[0] if len(paths) == 1 else paths
+    name = reader or find_reader(given).name
+    return open_source(given, reader=name, **options), readers()[name]
 
 
 def source_of_store(scan: StoredScan, warnings: Sequence[str] | None = None) -> Source:

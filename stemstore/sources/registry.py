@@ -143,7 +143,7 @@ def find_reader(url: str | Path | list[str], reader: str | None = None) -> type[
     installed = readers()
     if reader is None:
         loaded = {name: info.cls for name, info in installed.items() if info.cls is not None}
-        path = expand(url)[0]
+        path = expand(_addresses(url))[0]
         return loaded[sniff.choose(sniff.ask(loaded, path), path)]
     info = installed.get(reader)
     if info is None:
@@ -181,7 +181,7 @@ def open_source(url: str | Path | list[str], reader: str | None = None, **option
     NotFoundError, StorageError, CorruptDataError, FormatVersionError
         As the reader reports.
     """
-    given = [_address(one) for one in url] if isinstance(url, list) else _address(url)
+    given = _addresses(url)
     cls = find_reader(given, reader)
     _check_options(cls, options)
     try:
@@ -198,8 +198,10 @@ def open_source(url: str | Path | list[str], reader: str | None = None, **option
         raise ReaderError(msg, reader=cls.name, url=str(given)) from error
 
 
-def _address(url: str | Path) -> str:
-    """Give a path or a URL as text; a URL without its secrets, which stay with it."""
+def _addresses(url: str | Path | list[str]) -> str | list[str]:
+    """Give paths or URLs as text; URLs without their secrets, which stay with them."""
+    if isinstance(url, list):
+        return [location_of(one) or one for one in url]
     return (location_of(url) or url) if isinstance(url, str) else str(url)
 
 

@@ -31,7 +31,7 @@ class Knowing(ArrayFrames):
 def knowing(monkeypatch, camera_frames):
     """A raw file that knows its detector."""
     source = Knowing(camera_frames)
-    monkeypatch.setattr("stemstore.conversion.job.open_source_or_store", lambda *_, **__: source)
+    monkeypatch.setattr("stemstore.conversion.job.open_named", lambda *_, **__: (source, None))
     return source
 
 

@@ -58,7 +58,8 @@ def write(url, source, layout):
     counted = isinstance(layout, CountedLayout)
     disk = BrightField.guess(np.ones(source.frame_shape))
     parts = {"source": source, "layout": layout, "bright_field": disk, "workers": 1, "memory": 0}
-    plan = CountedPlan(events=source, **parts) if counted else DensePlan(**parts)
+    alone = (1,) * len(source.scan_shape)
+    plan = CountedPlan(events=source, **parts) if counted else DensePlan(**parts, together=alone)
     document = describe(plan, Calibration(), {})
     job = Job(plan, document)
     write_all(job, begin_writing(job, str(url), None), NoProgress())

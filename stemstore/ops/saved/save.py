@@ -6,22 +6,21 @@ attributes and a document that says what was done. The scan and its commit objec
 
 from __future__ import annotations
 
-import platform
 import time
 import uuid as uuids
 import warnings
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import InputError
 from stemstore.ops.saved.history import history_entries, history_lines
 from stemstore.ops.saved.result_arrays import arrays_of, stored_attributes, stored_value, stream
 from stemstore.ops.saved.results import PARENT, open_result, url_of
+from stemstore.scan.provenance import PACKAGES, history_entry
 from stemstore.store.attached import check_json, check_name, create_group
 from stemstore.store.metadata import ATTRIBUTE
 from stemstore.store.series_holder import open_holder
-from stemstore_schemas import HistoryEntry, ResultDocument, dump_document
+from stemstore_schemas import ResultDocument, dump_document
 
 if TYPE_CHECKING:
     import os
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from stemstore.store.series_holder import Holder
+    from stemstore_schemas import HistoryEntry
 
 UUID = "stemstore_uuid"
 """Attribute of scans, of series and of their results: which it is."""
 
-_SOFTWARE = ("stemstore", "numpy", "xarray", "dask", "zarr")
+_SOFTWARE = (*PACKAGES, "scipy", "xarray", "dask")
 
 
 def save(
@@ -187,14 +187,12 @@ def _history(dataset: xr.Dataset, began: str) -> list[HistoryEntry]:
 
 
 def _saving(scan: Holder, document: ResultDocument, seconds: float, told: list[str]) -> HistoryEntry:
-    return HistoryEntry(
-        operation="save",
-        parameters={"name": document.name},
+    return history_entry(
+        "save",
+        {"name": document.name},
+        packages=_SOFTWARE,
         inputs=[scan.described()],
-        software={package: metadata.version(package) for package in _SOFTWARE} | {"python": platform.python_version()},
-        environment={"platform": platform.system()},
         time=document.time,
         wall_seconds=seconds,
-        host=platform.machine(),
         warnings=told,
     )
