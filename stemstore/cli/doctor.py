@@ -24,7 +24,7 @@ from stemstore.config import format_size, memory_budget, n_workers
 EXAMPLE = "stemstore doctor --folder /scratch"
 
 PACKAGES = ("numpy", "zarr", "numcodecs", "xarray", "dask", "numba", "scipy", "h5py", "sparse", "fsspec", "pydantic")
-EXTRAS = ("cloud", "cluster", "hdf5", "view")
+EXTRAS = ("cloud", "cluster", "hdf5", "icechunk", "references", "view")
 PROTOCOLS = {"file": "fsspec", "memory": "fsspec", "http": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
 ALLOCATOR = "MALLOC_TRIM_THRESHOLD_"
 LOW_TRIM = 32 * 2**20  # below this, the temporaries of a chunk go back to the system and are faulted in again
