@@ -140,6 +140,7 @@ def parse_order(text: str | None) -> Any:
 
 def show(url: str, *, as_json: bool) -> None:
     """Tell what a series holds: its scans, and whether their stores are there; used by ``info``."""
+    from stemstore.ops.saved.results import results
     from stemstore.store.series import open_series_group
     from stemstore.store.series_index import in_parallel
     from stemstore_schemas import dump_document
@@ -147,14 +148,22 @@ def show(url: str, *, as_json: bool) -> None:
     series = open_series_group(url)
     document = series.document
     states = in_parallel(lambda scan: _state(series, scan), document.scans)
+    saved = results(url)
     if as_json:
         listed = [{**dump_document(scan), **state} for scan, state in zip(document.scans, states, strict=True)]
-        about = {"url": series.url, "kind": document.kind, "uuid": document.uuid, "title": document.title}
-        print_json("info", {**about, "dim": document.dim, "unit": document.unit, "scans": listed})
+        about: dict[str, Any] = {
+            "url": series.url,
+            "kind": document.kind,
+            "uuid": document.uuid,
+            "title": document.title,
+        }
+        about |= {"dim": document.dim, "unit": document.unit, "results": list(saved.values())}
+        print_json("info", {**about, "scans": listed})
         return
     sizes = [state["stored_bytes"] for state in states if state["stored_bytes"] is not None]
     facts = [("series", series.url), ("title", document.title or ""), ("uuid", document.uuid)]
     facts += [("scans", str(len(document.scans))), ("axis", document.dim), ("stored", format_size(sum(sizes)))]
+    facts.append(("results", ", ".join(saved)))
     print_facts([(label, text) for label, text in facts if text])
     print_line()
     unit = f" ({document.unit})" if document.unit else ""

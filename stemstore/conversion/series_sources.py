@@ -18,7 +18,7 @@ from stemstore.sources.registry import explain
 from stemstore.sources.remote import place
 from stemstore.store.attached import PLACES
 from stemstore.store.open import is_store
-from stemstore.store.series import child_url
+from stemstore.store.series import child_url, is_series
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +176,7 @@ def _entries(url: str, reader: str | None) -> tuple[list[str], list[str]]:
 
 def _recognised(entry: str, reader: str | None) -> bool:
     if reader is None and is_store(entry):
-        return True
+        return not is_series(entry)  # such as the destination, where it lies in the folder itself
     claims = [claim for claim in explain(entry) if reader in (None, claim.reader)]
     return any(claim.confidence > 0 for claim in claims)
 

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import stemstore
 from stemstore.cli import info, series
 from stemstore.cli.verb import Verb
 from stemstore.scan.series import open_series
@@ -98,11 +99,15 @@ def test_info_of_a_series(run, raw, tmp_path):
     assert "TILT (deg)" in done.stdout
     assert "s1" in done.stdout
     assert "4x5x16x16" in done.stdout
+    ds = open_series(tmp_path / "a.zarr")
+    stemstore.save(ds.intensity.sum(("ky", "kx")), ds, "sums")
+    assert "results  sums" in run("info", tmp_path / "a.zarr").stdout
     shutil.rmtree(tmp_path / "a.zarr" / "s2")
     done = run("info", tmp_path / "a.zarr")
     assert "missing" in done.stdout
     assert "warning: scan 's2'" in done.stderr
     found = json.loads(run("info", tmp_path / "a.zarr", "--json").stdout)
+    assert [result["name"] for result in found["results"]] == ["sums"]
     assert [(scan["name"], scan["order"], scan["problem"] is None) for scan in found["scans"]] == [
         ("s1", -3.0, True),
         ("s2", 3.0, False),

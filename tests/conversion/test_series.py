@@ -69,6 +69,15 @@ def test_a_folder_becomes_a_series(raw, series, stack):
     assert stemstore.validate(series / "scan_10").valid
 
 
+def test_a_series_beside_its_sources(raw, stack):
+    """A series that lies in the folder of its raw scans is none of them."""
+    convert_series(raw, raw / "series.zarr")
+    report = convert_series(raw, raw / "series.zarr", resume=True)
+    assert set(states(report).values()) == {"there"}
+    assert {Path(entry).name for entry in report.skipped} == {"notes.txt", "series.zarr"}
+    np.testing.assert_array_equal(open_series(raw / "series.zarr").intensity, stack)
+
+
 def test_lists_names_and_places(raw, series, stack):
     """Scans are named by a mapping, and placed by name or in order; events are counted as asked."""
     sources = {"late": raw / "scan 2.npy", "early": [raw / "scan 1.npy"]}
