@@ -9,8 +9,9 @@ import contextlib
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 from stemstore import __version__
@@ -35,7 +36,7 @@ from stemstore.cli import (
     verify,
     virtual,
 )
-from stemstore.cli.exit import TERMINATED
+from stemstore.cli.exit import INTERRUPTED, TERMINATED
 from stemstore.cli.verb import Verb, exit_codes_text
 
 if TYPE_CHECKING:
@@ -106,9 +107,20 @@ for verb in VERBS:
     app.command(name, cls=Verb, epilog=f"Example: {verb.EXAMPLE}")(verb.run)
 
 
+ENDING = ("SIGTERM", "SIGUSR1")
+"""Signals by which batch systems announce the end; Slurm sends the second where a job asks for an early word."""
+
+
 def _terminate(*_: object) -> None:
     """End as after Ctrl-C, so that a conversion which a batch system stops tidies up, or keeps what it has finished."""
+    _on_ending(signal.SIG_IGN)  # a second one would end the tidying
     raise SystemExit(TERMINATED)
+
+
+def _on_ending(action: Any) -> None:
+    for name in ENDING:
+        if hasattr(signal, name):  # Windows has not both
+            signal.signal(getattr(signal, name), action)
 
 
 def main() -> None:
@@ -116,5 +128,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # closed, or replaced by something simpler
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are no text
-    signal.signal(signal.SIGTERM, _terminate)
-    app()
+    _on_ending(_terminate)
+    try:
+        app()
+    except KeyboardInterrupt:  # while commands are put together
+        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if isinstance(end.__context__, click.Abort):  # while options are read
+            sys.exit(INTERRUPTED)
+        raise

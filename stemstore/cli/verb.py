@@ -16,6 +16,7 @@ from stemstore.cli.output import notify, print_json
 from stemstore.errors import StemStoreError
 
 TRACEBACK_FROM = 2  # -vv
+JOBS = ("partition", "finalise")  # verbs that always go on with a conversion
 
 
 class Verb(TyperCommand):
@@ -33,7 +34,7 @@ class Verb(TyperCommand):
             _drop_output()
             raise typer.Exit(exit_code(error)) from None
         except SystemExit as error:
-            kept = getattr(error, "__notes__", [])
+            kept = getattr(error, "__notes__", []) or _kept_before(ctx)
             for note in kept:
                 notify(f"terminated: {note}")
             raise typer.Exit(RESUMABLE if kept else TERMINATED) from None
@@ -55,6 +56,18 @@ class Verb(TyperCommand):
         for topic, records in topics.items():
             with formatter.section(topic):
                 formatter.write_dl(records)
+
+
+def _kept_before(ctx: Any) -> list[str]:
+    """Say of a command that was ended before its work that it would have gone on with a conversion that still can."""
+    if not (ctx.params.get("resume") or ctx.info_name in JOBS):
+        return []
+    with contextlib.suppress(Exception):  # whatever is wrong with the destination, it was not asked for
+        from stemstore.conversion.steps import unfinished
+
+        if unfinished(ctx.params["destination"]):
+            return ["what was finished before is kept; repeat the command"]
+    return []
 
 
 def _fail(error: BaseException, ctx: Any) -> NoReturn:
