@@ -60,6 +60,8 @@ benchmark: $(VENV)/installed-test ## speed and memory against named baselines in
 	$(BIN)/python -m benchmarks.strain
 	$(BIN)/python -m benchmarks.readers
 	$(BIN)/python -m benchmarks.remote
+	$(BIN)/python -m benchmarks.rechunk
+	$(BIN)/python -m benchmarks.writers
 
 format: $(VENV)/installed-test ## format the code, mend what the linter can mend, write the JSON Schemas
 	$(BIN)/ruff check --fix --exit-zero .

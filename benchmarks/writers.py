@@ -40,8 +40,9 @@ def writing(raw: Path, small: Path, folder: Path, *, count: bool, writers: int) 
 
     destination = folder / "scan.zarr"
     start = time.perf_counter()
+    cut = {"chunks": 256, "shards": 512} if count else {}  # events of this scan would fit into one shard
     plan = stemstore.plan_conversion(
-        raw, destination, overwrite=True, count=count, digests="none", flyback_columns=1, workers=1
+        raw, destination, tasks=4, overwrite=True, count=count, digests="none", flyback_columns=1, workers=1, **cut
     )
     planned = time.perf_counter() - start
     jobs: list[dict[str, Any]] = [

@@ -27,6 +27,7 @@ _FACE = {
     "validate": ("stemstore.maintenance.validate", "validate"),
     "crate": ("stemstore.maintenance.crate", "crate"),
     "copy_store": ("stemstore.maintenance.copy", "copy_store"),
+    "rechunk_store": ("stemstore.conversion.rechunk", "rechunk_store"),
     "pack_store": ("stemstore.maintenance.pack", "pack_store"),
     "edit_store": ("stemstore.maintenance.edit", "edit_store"),
     "verify": ("stemstore.conversion.verify", "verify"),
@@ -166,6 +167,7 @@ __all__ = [
     "radial_variance",
     "readers",
     "recenter",
+    "rechunk_store",
     "rectangle",
     "remote",
     "results",
@@ -196,6 +198,7 @@ if TYPE_CHECKING:
     from stemstore.conversion.parts import convert_partition as convert_partition
     from stemstore.conversion.parts import finalise_conversion as finalise_conversion
     from stemstore.conversion.parts import plan_conversion as plan_conversion
+    from stemstore.conversion.rechunk import rechunk_store
     from stemstore.conversion.run import convert
     from stemstore.conversion.verify import verify as verify
     from stemstore.exchange.bragg_vectors import export_disks as export_disks

@@ -31,6 +31,7 @@ from stemstore.cli import (
     partition,
     plan,
     readers,
+    rechunk,
     repair,
     validate,
     verify,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 VERBS: tuple[ModuleType, ...] = (
     *(readers, inspect, convert, plan, partition, finalise, repair, export),
-    *(info, validate, verify, copy, pack, edit, crate, virtual, disks, demo, doctor),
+    *(info, validate, verify, copy, rechunk, pack, edit, crate, virtual, disks, demo, doctor),
 )
 
 LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}  # beyond: everything, or nothing

@@ -36,6 +36,7 @@ def test_help_lists_every_verb(call):
         "validate",
         "verify",
         "copy",
+        "rechunk",
         "pack",
         "edit",
         "crate",

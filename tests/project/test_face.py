@@ -81,6 +81,7 @@ NAMES = {
     "radial_variance",
     "readers",
     "recenter",
+    "rechunk_store",
     "rectangle",
     "remote",
     "results",
