@@ -1,17 +1,22 @@
 """SIGKILL in the middle of everything else that writes: nothing half looks whole, and what follows puts it right."""
 
 import json
+import os
+import random
 import shutil
 import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import xarray as xr
 from processes import Processes
 from sweeps import LIMIT, OPTIONS, content, convert, opens, write_scan
 
 import stemstore
-from stemstore.errors import NotFoundError
+from stemstore.errors import DestinationExistsError, NotFoundError
 from stemstore.store.address import StoreUrl
 from stemstore.store.urls import open_storage
 
@@ -211,3 +216,61 @@ def test_disks_in_a_store(request, tmp_path, disks, processes, where):
         assert stemstore.open_result(scan, name).load().equals(expected)
     assert opens(reached)
     assert [one for one in open_storage(reached).children("derived") if one.startswith(".part-disks")] == []
+
+
+def test_workers_of_a_cluster(raw, tmp_path):
+    """Workers that are killed while they convert are replaced, and the store is the undisturbed one."""
+    distributed = pytest.importorskip("distributed")
+    convert(raw, tmp_path / "undisturbed.zarr", "dense")
+    expected = content(open_storage(tmp_path / "undisturbed.zarr"))
+    rng, kills, turn = random.Random(3), 0, 0  # noqa: S311, RUF100  # moments, no secrets
+    with stemstore.local_cluster(2, dashboard_address=":0") as cluster, distributed.Client(cluster) as client:
+        while kills < KILLS // 2:
+            turn += 1
+            place = tmp_path / f"{turn}.zarr"
+            with ThreadPoolExecutor(1) as executor:
+                running = executor.submit(stemstore.convert_on_cluster, client, raw, place, **OPTIONS["dense"])
+                while not list(tmp_path.glob(f"{turn}.zarr*")):
+                    time.sleep(0.001)
+                time.sleep(rng.uniform(0, 0.3))
+                pids = list(client.run(os.getpid).values())
+                if not running.done():
+                    kills += 1
+                    os.kill(rng.choice(pids), signal.SIGKILL)
+                error = running.exception()
+            whole = opens(place)
+            if not whole:
+                assert error is not None
+                stemstore.convert_on_cluster(client, raw, place, resume=True, **OPTIONS["dense"])
+            assert content(open_storage(place)) == expected
+            client.wait_for_workers(2)
+
+
+def test_disks_on_a_server_are_those_of_a_local_store(s3, disks, tmp_path):
+    """A run that is interrupted in a bucket goes on there, and ends in the result of a local one."""
+    store = tmp_path / "scan.zarr"
+    stemstore.convert(disks, store, count=False, max_memory="64KiB", workers=1)
+    place = StoreUrl(s3.keep(store), s3.options)
+    local, there = stemstore.open(store), stemstore.open(place)
+    expected = stemstore.find_disks(local, radius=3.0, store=local).load()
+
+    class Stopped:
+        done = 0
+
+        def start(self, what, total):
+            """Begin."""
+
+        def advance(self, steps=1):
+            self.done += steps
+            if self.done > 40:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        stemstore.find_disks(there, radius=3.0, store=there, progress=Stopped())
+    assert "disks" not in stemstore.results(place)
+    with pytest.raises(DestinationExistsError, match="resume=True"):
+        stemstore.find_disks(there, radius=3.0, store=there)
+    found = stemstore.find_disks(there, radius=3.0, store=place, resume=True)
+    xr.testing.assert_equal(found.load(), expected)
+    xr.testing.assert_equal(stemstore.open_result(there, "disks").load(), expected)
+    assert [name for name in open_storage(place).children("derived") if name.startswith(".")] == []
