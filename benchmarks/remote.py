@@ -184,8 +184,8 @@ def small_reads(place: Place) -> dict[str, dict[str, float]]:
 
 def requests_alone(place: Place, paths: list[tuple[str, int]]) -> None:
     """Print what the bytes of a store cost without decoding: by fsspec as stemstore asks it, and by obstore."""
-    from stemstore.store.address import StoreUrl
     from stemstore.places.link import Link
+    from stemstore.store.address import StoreUrl
 
     parts = [(path[1:], start, min(start + PART, size)) for path, size in paths for start in range(0, size, PART)]
     n_bytes = sum(stop - start for _, start, stop in parts)
