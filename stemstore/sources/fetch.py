@@ -130,10 +130,10 @@ def _part(location: Location, asked: Future[bytes], start: int, stop: int) -> by
         if status_of(error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         got = 0
-    name = str.__str__(location)
+    name, end = str.__str__(location), f"at byte {start + got}" if got else f"at byte {start} or before"
     msg = (
-        f"file {name!r} ends at byte {start + got}, expected at least {stop - start - got} more bytes; it was "
-        "shortened after it was opened, open it again"
+        f"file {name!r} ends {end}, expected at least {stop - start - got} more bytes; it was shortened after it was "
+        "opened, open it again"
     )
     raise TruncatedFileError(msg, url=name, byte=start + got)
 

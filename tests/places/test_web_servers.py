@@ -5,7 +5,7 @@ import pytest
 from odd_server import OddServer
 
 import stemstore
-from stemstore.errors import InputError, NotFoundError, StorageError
+from stemstore.errors import InputError, NotFoundError, StorageError, TruncatedFileError
 from stemstore.sources.remote import place
 
 SIGNATURE = "0123456789abcdef-signature"
@@ -88,6 +88,20 @@ def test_what_is_missing(folder, oddity):
     """Nothing there is nothing there, whatever the server is like."""
     with OddServer(folder, oddity) as server, pytest.raises(NotFoundError, match="does not exist"):
         stemstore.open(f"{server.url}/none.zarr")
+
+
+def test_files_that_were_shortened_are_told(tmp_path):
+    """A file that ends inside of what is read, or before it, was cut after it was opened."""
+    (tmp_path / "a.raw").write_bytes(bytes(200_000))
+    with OddServer(tmp_path) as server:
+        near, far = place(f"{server.url}/a.raw").open(), place(f"{server.url}/a.raw").open()
+        (tmp_path / "a.raw").write_bytes(bytes(60_000))
+        near.seek(50_000)
+        with pytest.raises(TruncatedFileError, match=r"a\.raw' ends at byte 60000, expected at least 40000 more"):
+            near.read(50_000)
+        far.seek(100_000)
+        with pytest.raises(TruncatedFileError, match=r"a\.raw' ends at byte 100000 or before"):
+            far.read(50_000)
 
 
 def test_whole_files_are_not_fetched_to_find_out(folder):
