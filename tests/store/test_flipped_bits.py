@@ -15,6 +15,7 @@ STORES = {
     "events": ("counted", {}),
     "columns": ("counted", {"event_columns": ("energy", "position"), "profile": "small"}),
 }
+QUICK = ("fast", "columns")
 DATA = ("intensity/c/", "events/gap/c/")
 ALONE = ("derived/mean/zarr.json", "calibration/saved/zarr.json")
 """What was saved after the commit: of its numbers and texts nothing else tells."""
@@ -26,7 +27,7 @@ def raw(tmp_path_factory):
     return write_scan(tmp_path_factory.mktemp("raw") / "scan.npy")
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in STORES])
 def store(request, raw, tmp_path, monkeypatch):
     """Give a store of every profile, with a saved calibration and a saved result."""
     monkeypatch.setattr("stemstore.store.layout.MAX_RAW_BYTES", LIMIT)
@@ -63,7 +64,7 @@ def test_any_object(store, step):
         path.write_bytes(body)
 
 
-@pytest.mark.parametrize("step", [pytest.param(9, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(7, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)])
 def test_any_shard_that_is_read(store, step):
     """Reading frames whose shard has a bit that flipped is an error that names the shard."""
     rng, number = random.Random(str(step)), 0  # noqa: S311, RUF100  # no secrets

@@ -15,7 +15,7 @@ from stemstore.store.urls import open_storage
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="calls of the system are those of Unix")
 SWEEP = [
-    pytest.param(97, id="some"),
+    pytest.param(311, id="some"),
     pytest.param(2, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
 ]
 """Every second call: those of even number fail with one error, those of odd number with the other."""
@@ -93,7 +93,7 @@ def test_failures_while_a_store_is_replaced(raw, folder, monkeypatch, expected, 
     shutil.copytree(old, place)
     convert(raw, place, kind, overwrite=True)
     first = device.calls.index("rename") - 4
-    for at in range(first, len(device.calls), max(1, step // 20)):
+    for at in range(first, len(device.calls), max(1, step // 6)):
         shutil.rmtree(place)
         shutil.copytree(old, place)
         written.check(0)
@@ -116,7 +116,7 @@ def small_device(folder):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.mark.parametrize("step", [pytest.param(50, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(90, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)])
 def test_devices_of_every_size(raw, folder, small_device, monkeypatch, expected, kind, step):
     """From too small to just enough, page by page: space is made, and resume=True finishes the store."""
     written = Written(monkeypatch)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from itertools import product
 
 import pytest
 from sweeps import LIMIT, OPTIONS, content, convert, opens, write_scan
@@ -12,6 +13,13 @@ from stemstore.store.address import StoreUrl
 from stemstore.store.urls import open_storage
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are started as on Unix")
+
+MANY = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SCENES = [
+    ("disk", False, 2),
+    *(pytest.param(*scene, 20, marks=MANY) for scene in product(("disk", "bucket"), (False, True))),
+]
 
 SEVERAL = """
 import json, sys, time, stemstore
@@ -65,9 +73,7 @@ def together(writers, jobs):
     return [process.stdout.readline().strip() for process in writers]
 
 
-@pytest.mark.parametrize("turns", [1, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("where", ["disk", "bucket"])
-@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize(("where", "replaced", "turns"), SCENES)
 def test_one_of_two_wins(request, raw, tmp_path, writers, turns, where, replaced):
     """A dense and a counted conversion that begin together leave the whole store of one, and the other is refused."""
     base, storage = str(tmp_path / "a.zarr"), {}
