@@ -119,8 +119,8 @@ def test_damaged_metadata(url):
 
 def test_another_kind_of_document(url):
     """A group that says it is something else of ours is not a scan."""
-    edit(url, "zarr.json", lambda found: found["attributes"]["stemstore"].update(kind="stemstore.series"))
-    with pytest.raises(UnknownFormatError, match=r"stemstore\.series"):
+    edit(url, "zarr.json", lambda found: found["attributes"]["stemstore"].update(kind="stemstore.result"))
+    with pytest.raises(UnknownFormatError, match=r"stemstore\.result"):
         open_store(url)
 
 
