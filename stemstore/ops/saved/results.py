@@ -179,7 +179,14 @@ def url_of(store: Any) -> str:
     InputError
         It is neither.
     """
-    found = getattr(store, "attrs", {}).get("source_url", store)
+    attributes = getattr(store, "attrs", {})
+    found = attributes.get("source_url", store)
+    if "source_urls" in attributes and found is store:
+        msg = (
+            "the dataset shows scans that lie apart, so it has no place for results; name one, or make a series of "
+            "the scans with stemstore.index_series and open that"
+        )
+        raise InputError(msg, found=attributes["source_urls"])
     if not isinstance(found, (str, os.PathLike)):
         msg = (
             f"expected the path of a store or a dataset opened from one, got {type(store).__name__}; "

@@ -61,7 +61,7 @@ def test_nothing_goes_to_the_wrong_place(group, tmp_path):
     with pytest.raises(InputError, match="comes from scan"):
         stemstore.save(stemstore.virtual_image(alone, np.ones((8, 7))), group, "image")
     listed = open_series([group / "s0", group / "s1"])
-    with pytest.raises(InputError, match="expected the path of a store or a dataset opened from one"):
+    with pytest.raises(InputError, match="shows scans that lie apart, so it has no place for results"):
         stemstore.save(stemstore.virtual_image(listed, np.ones((8, 7))), listed, "image")
     with pytest.raises(InputError, match="comes from scan series-"):
         stemstore.save(stemstore.virtual_image(listed, np.ones((8, 7))), group, "image")
