@@ -21,6 +21,9 @@ _ZARR = 3
 _INNER = "consolidated_metadata"
 """Key that the root of a store has, and other groups may have."""
 
+_CONSOLIDATED = {"kind": "inline", "must_understand": False, "metadata": None}
+"""What stands under that key, but for the nodes themselves."""
+
 _OF_GROUP = {"zarr_format", "node_type", "attributes", _INNER}
 
 
@@ -75,8 +78,11 @@ def _agrees(body: bytes | None, told: Any) -> bool:
     try:
         found = json.loads(body or b"")
         if told is None:
-            return found.keys() <= _OF_GROUP and found["zarr_format"] == _ZARR and found["node_type"] == "group"
+            inner = found.get(_INNER) or _CONSOLIDATED
+            same = {**inner, "metadata": None} == _CONSOLIDATED and isinstance(found["attributes"], dict)
+            kind = (found["zarr_format"], found["node_type"])
+            return same and found.keys() <= _OF_GROUP and kind == (_ZARR, "group")
         groups = ({key: value for key, value in node.items() if key != _INNER} for node in (found, told))
         return bool(next(groups) == next(groups))
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -77,7 +77,7 @@ def read_commit(storage: Storage) -> CommitDocument | None:
     try:
         return load_commit(json.loads(body))
     except SchemaVersionError as error:
-        msg = f"cannot open '{storage.root}': {error}"
+        msg = f"cannot open '{storage.root}': {error} ({COMMIT})"
         raise FormatVersionError(msg, url=storage.root, found=error.found, expected=error.known) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         msg = f"'{storage.root}/{COMMIT}' is damaged: {error}; restore it from a copy"
