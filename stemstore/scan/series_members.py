@@ -17,7 +17,7 @@ from stemstore.scan.stored import addresses
 from stemstore.store.address import StoreUrl
 from stemstore.store.open import is_store
 from stemstore.store.series import Series, child_url, series_at
-from stemstore.store.series_index import SUFFIX, in_parallel, natural
+from stemstore.store.series_index import SUFFIXES, in_parallel, natural, without_ending
 from stemstore.store.urls import is_local, open_storage, split
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def label(url: Any) -> str:
     first = addresses(url)[0]
     name = PurePosixPath(str(first).replace("\\", "/")).name
     folder = is_local(first) and local_path(first).is_dir()
-    return name.removesuffix(SUFFIX) if folder or name.endswith(SUFFIX) else PurePosixPath(name).stem
+    return without_ending(name) if folder or name.endswith(SUFFIXES) else PurePosixPath(name).stem
 
 
 def _reached(url: Any, reach: Mapping[str, Any]) -> Any:

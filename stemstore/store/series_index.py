@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     Order = Mapping[str, float] | Sequence[float] | None
 
 _DIGITS = re.compile(r"(\d+)")
-SUFFIX = ".zarr"
+SUFFIXES = (".zarr.zip", ".zarr")
+"""Endings of the names of stores, which are no part of the names of scans."""
 
 
 def index_series(
@@ -107,8 +108,8 @@ def index_series(
         kept = [scan for scan in document.scans if not renew or _same(scan, found)]
         new = {path: scan for path, scan in found.items() if path not in {known.path for known in kept}}
         lost = {scan.path: scan for scan in document.scans}
-        places = orders_of([_label(path) for path in new], order, lost if renew else {})
-        entries = [entry_of(scan, path=path, order=places.get(_label(path))) for path, scan in new.items()]
+        places = orders_of([without_ending(path) for path in new], order, lost if renew else {})
+        entries = [entry_of(scan, path=path, order=places.get(without_ending(path))) for path, scan in new.items()]
         return with_scans(document, kept, entries, root)
 
     return change_series(root, change)
@@ -218,7 +219,7 @@ def entry_of(scan: StoredScan, *, path: str, order: float | None = None, title: 
     """Describe a store for the index."""
     document = scan.document
     return SeriesScan(
-        name=_label(path),
+        name=without_ending(path),
         path=path,
         uuid=document.uuid,
         order=order,
@@ -261,7 +262,7 @@ def orders_of(names: Sequence[str], order: Order, known: Mapping[str, SeriesScan
         A scan is left out, is not there, or its place is no finite number.
     """
     if order is None:
-        kept = {_label(path): scan.order for path, scan in (known or {}).items()}
+        kept = {without_ending(path): scan.order for path, scan in (known or {}).items()}
         return {name: place for name in names if (place := kept.get(name)) is not None}
     if isinstance(order, Mapping):
         given = dict(order)
@@ -290,8 +291,10 @@ def natural(name: str) -> list[Any]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in _DIGITS.split(name)]
 
 
-def _label(path: str) -> str:
-    return path.removesuffix(SUFFIX) or path
+def without_ending(name: str) -> str:
+    """Give the name of a store without its ending."""
+    ending = next((ending for ending in SUFFIXES if name.endswith(ending)), "")
+    return name.removesuffix(ending) or name
 
 
 def _equal(scan: SeriesScan, entry: SeriesScan, name: str) -> bool:

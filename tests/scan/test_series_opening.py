@@ -83,6 +83,16 @@ def test_scans_may_be_named_in_many_ways(folder, tmp_path):
     assert (tmp_path / "stores" / "zarr.json").exists()
 
 
+def test_packed_stores_are_scans_too(folder):
+    """Stores of one file are entered and opened like the others, under the same names."""
+    stemstore.pack_store(folder / "scan_2.zarr", folder / "scan_2.zarr.zip")
+    shutil.rmtree(folder / "scan_2.zarr")
+    by_folder = open_series(folder)
+    assert by_folder.scan.values.tolist() == ["scan_1", "scan_2", "scan_10"]
+    index_series(folder)
+    assert open_series(folder).intensity.equals(by_folder.intensity)
+
+
 def test_names_come_from_places(tmp_path):
     """Files lose their ending, folders only that of stores."""
     (tmp_path / "2024.05.17").mkdir()
