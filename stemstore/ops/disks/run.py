@@ -20,7 +20,7 @@ from stemstore.ops.disks.verdict import judge
 from stemstore.ops.saved.results import open_result, results, url_of
 from stemstore.ops.saved.save import check_scan, save
 from stemstore.progress import NoProgress
-from stemstore.store.open import open_store
+from stemstore.store.series_holder import open_holder
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,7 +77,7 @@ def find_in_store(
 ) -> xr.Dataset:
     """Find all disks, piece by piece into a store, and open the result; parameters as for `find_disks`."""
     url = url_of(store)
-    check_scan(detection.image.to_dataset(name="intensity"), open_store(url).uuid, url)
+    check_scan(detection.image.to_dataset(name="intensity"), open_holder(url).uuid, url)
     pieces, parts = detection.pieces(), PartsInStore(url, name)
     plan = {**detection.fingerprint, "data": pieces.reads}
     if (found := _finished(url, name, digest_of(plan), resume=resume, overwrite=overwrite)) is not None:

@@ -40,6 +40,20 @@ def test_results_of_a_series(group):
     assert len(index_series(group).scans) == N
 
 
+@pytest.mark.slow
+def test_disks_are_found_into_a_series(group):
+    """A detection that goes into the store piece by piece, and can go on, does so in a series as well."""
+    ds = open_series(group)
+    options = {"radius": 1.5, "min_abs": 0, "min_rel": 0, "significance": 0}
+    found = stemstore.find_disks(ds, store=ds, name="disks", **options)
+    direct = stemstore.find_disks(ds, **options)
+    assert found.sizes["peak"] == direct.sizes["peak"] > 0
+    np.testing.assert_array_equal(found.qy, direct.qy)
+    assert found.n_disks.dims == ("time", "y", "x")
+    again = stemstore.find_disks(ds, store=ds, name="disks", resume=True, **options)
+    np.testing.assert_array_equal(again.qx, direct.qx)
+
+
 def test_history_names_the_series(group):
     """A saved result tells which state of the index it was made of."""
     from stemstore.ops.saved.results import describe_result
