@@ -27,6 +27,9 @@ def run(
         typer.Option("--unset", metavar="KEY", help="Empty a field, may be repeated.", show_default=False),
     ] = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why; kept in the history.")] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take metadata that another program changed on purpose as they are.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Change metadata of a finished store; the history keeps the old values, pixels are not touched.
@@ -37,7 +40,7 @@ def run(
     wanted = parse_changes(changes or [], unset or [])
     from stemstore.maintenance.edit import edit_store
 
-    report = edit_store(store, wanted, note=note)
+    report = edit_store(store, wanted, note=note, accept=accept)
     for text in report.warnings:
         notify(f"warning: {text}")
     if as_json:

@@ -33,6 +33,7 @@ from stemstore.cli import (
     readers,
     rechunk,
     repair,
+    series,
     validate,
     verify,
     virtual,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 VERBS: tuple[ModuleType, ...] = (
-    *(readers, inspect, convert, plan, partition, finalise, repair, export),
+    *(readers, inspect, convert, series, plan, partition, finalise, repair, export),
     *(info, validate, verify, copy, rechunk, pack, edit, crate, virtual, disks, demo, doctor),
 )
 

@@ -68,6 +68,7 @@ def edit_store(
     set: Mapping[str, Any] | None = None,  # noqa: A002  # what the command line calls it too
     *,
     note: str | None = None,
+    accept: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> EditReport:
     """Change metadata of a finished store; pixels are not touched, and the history keeps the old values.
@@ -85,6 +86,10 @@ def edit_store(
         Without any, a change that was interrupted is carried through.
     note
         Why; kept in the history.
+    accept
+        Take root metadata that another program has changed, such as added attributes, for those of the store, which
+        does not open otherwise. Say so only if you know what changed them: damage cannot be told from intention. They
+        still have to fit the schema and the arrays; the history gets both digests.
     storage_options
         How a URL is reached; see `stemstore.open`.
 
@@ -118,7 +123,7 @@ def edit_store(
         from stemstore.store.address import remote
 
         store = remote(store, **storage_options)
-    scan = open_store(store)
+    scan = open_store(store, check_digest=not accept)
     storage = scan.head.storage
     if isinstance(storage, ZippedStorage):
         raise read_only(storage.root)
@@ -127,10 +132,13 @@ def edit_store(
     if commit is None:
         msg = f"the commit object of '{storage.root}' disappeared while it was looked at; try again"
         raise StaleStoreError(msg, url=storage.root)
-    check_root(storage.root, root, commit)
+    if not accept:
+        check_root(storage.root, root, commit)
     before = parse_document(json.loads(root), storage.root)
     after = changed(before, set or {})
     changes = differences(before, after)
+    if digest(root) != commit.metadata_digest:
+        changes[ROOT] = {"old": commit.metadata_digest, "new": digest(root)}
     if not changes:
         return EditReport(storage.root, {}, finished)
     entry = history_entry("edit", {"changes": changes, "note": note})

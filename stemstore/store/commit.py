@@ -96,6 +96,7 @@ def check_root(url: str, root: bytes, commit: CommitDocument) -> None:
     if found != commit.metadata_digest:
         msg = (
             f"'{url}/zarr.json' has the digest {found}, the commit object says {commit.metadata_digest}; where a "
-            f"change by stemstore edit was interrupted, 'stemstore edit' finishes it, otherwise restore it from a copy"
+            "change by stemstore edit was interrupted, 'stemstore edit' finishes it, and where another program changed "
+            "them on purpose, 'stemstore edit --accept' takes them; otherwise restore it from a copy"
         )
         raise ChecksumError(msg, url=url, key="zarr.json", found=found, expected=commit.metadata_digest)

@@ -27,6 +27,7 @@ def test_help_lists_every_verb(call):
         "readers",
         "inspect",
         "convert",
+        "series",
         "plan",
         "partition",
         "finalise",

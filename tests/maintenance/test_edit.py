@@ -269,6 +269,25 @@ def test_a_change_that_is_none(store, tmp_path, harm):
     assert not (tmp_path / "evil").exists()
 
 
+def test_metadata_that_others_changed_are_taken_when_asked(store):
+    """A store with attributes of another program does not open; accepted, it does, and the history has both digests."""
+    old = json.loads((store / "stemstore.commit.json").read_text())["metadata_digest"]
+    root = json.loads((store / "zarr.json").read_text())
+    root["attributes"]["project"] = "grain boundaries"
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(ChecksumError, match="edit --accept"):
+        stemstore.open(store)
+    with pytest.raises(ChecksumError, match="edit --accept"):
+        edit_store(store, {"acquisition.sample": "gold"})
+    report = edit_store(store, {"acquisition.sample": "gold"}, note="project added by hand", accept=True)
+    assert report.changes["zarr.json"]["old"] == old
+    entry = open_store(store).document.history[-1]
+    assert entry.parameters["changes"]["zarr.json"] == report.changes["zarr.json"]
+    assert json.loads((store / "zarr.json").read_text())["attributes"]["project"] == "grain boundaries"
+    assert not problems(store)
+    assert edit_store(store, accept=True).changes == {}
+
+
 def test_an_open_dataset_goes_on(store):
     """Pixels are read after the change as before it; tasks of other processes find the same identity."""
     scan = stemstore.open(store)
