@@ -158,6 +158,7 @@ def test_stores_without_a_history(made):
     found = json.loads(root.read_text())
     found["attributes"]["stemstore"]["history"] = []
     root.write_text(json.dumps(found))
+    edit_store(made, accept=True)
     with pytest.raises(InputError, match="tells of no conversion"):
         verify(made)
 
