@@ -13,14 +13,14 @@ from stemstore._version import __version__
 
 _FACE = {
     "open": ("stemstore.scan.open", "open_scan"),
-    "open_series": ("stemstore.scan.series", "open_series"),
+    "open_series": ("stemstore.scan.series.open", "open_series"),
     "remote": ("stemstore.store.address", "remote"),
     "calibrate": ("stemstore.scan.calibrate", "calibrate"),
     "save_calibration": ("stemstore.scan.saved", "save_calibration"),
     "convert": ("stemstore.conversion.run", "convert"),
-    "convert_series": ("stemstore.conversion.series", "convert_series"),
-    "index_series": ("stemstore.store.series_index", "index_series"),
-    "map_scans": ("stemstore.scan.series_map", "map_scans"),
+    "convert_series": ("stemstore.conversion.series.run", "convert_series"),
+    "index_series": ("stemstore.store.series.entry", "index_series"),
+    "map_scans": ("stemstore.scan.series.mapping", "map_scans"),
     "plan_conversion": ("stemstore.conversion.parts", "plan_conversion"),
     "convert_partition": ("stemstore.conversion.parts", "convert_partition"),
     "finalise_conversion": ("stemstore.conversion.parts", "finalise_conversion"),
@@ -208,7 +208,7 @@ if TYPE_CHECKING:
     from stemstore.conversion.parts import plan_conversion as plan_conversion
     from stemstore.conversion.rechunk import rechunk_store
     from stemstore.conversion.run import convert
-    from stemstore.conversion.series import convert_series
+    from stemstore.conversion.series.run import convert_series
     from stemstore.conversion.verify import verify as verify
     from stemstore.exchange.bragg_vectors import export_disks as export_disks
     from stemstore.exchange.bragg_vectors import open_disks as open_disks
@@ -271,11 +271,11 @@ if TYPE_CHECKING:
     from stemstore.scan.cluster import worker_environment as worker_environment
     from stemstore.scan.open import open_scan as open  # noqa: A004  # the module's own door
     from stemstore.scan.saved import save_calibration
-    from stemstore.scan.series import open_series
-    from stemstore.scan.series_map import map_scans
+    from stemstore.scan.series.mapping import map_scans
+    from stemstore.scan.series.open import open_series
     from stemstore.sources.registry import readers
     from stemstore.store.address import remote as remote
-    from stemstore.store.series_index import index_series
+    from stemstore.store.series.entry import index_series
 
 
 def __getattr__(name: str) -> Any:

@@ -19,8 +19,8 @@ from stemstore.errors import InputError, ScanWarning, SeriesIncompleteError, Ste
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stemstore.conversion.series_report import SeriesReport
-    from stemstore.store.series import Series
+    from stemstore.conversion.series.report import SeriesReport
+    from stemstore.store.series.index import Series
     from stemstore_schemas import SeriesScan
 
 EXAMPLE = "stemstore series day_3/ day_3.zarr --count --resume"
@@ -74,7 +74,7 @@ def run(**given: Any) -> None:
     source, asked = convert.asked_for({**given, "sources": sources})
     about: dict[str, Any] = {name: given[name] for name in ("dim", "title", "append", "resume")}
     about |= {"order": parse_order(given["order"]), "unit": given["order_unit"]}
-    from stemstore.conversion.series import convert_series
+    from stemstore.conversion.series.run import convert_series
 
     as_json = given["as_json"]
     with shown(given["progress"]) as display, warnings.catch_warnings():
@@ -141,8 +141,8 @@ def parse_order(text: str | None) -> Any:
 def show(url: str, *, as_json: bool) -> None:
     """Tell what a series holds: its scans, and whether their stores are there; used by ``info``."""
     from stemstore.ops.saved.results import results
-    from stemstore.store.series import open_series_group
-    from stemstore.store.series_index import in_parallel
+    from stemstore.store.series.entry import in_parallel
+    from stemstore.store.series.index import open_series_group
     from stemstore_schemas import dump_document
 
     series = open_series_group(url)

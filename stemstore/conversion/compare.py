@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.conversion.measures import columns_of_store
+from stemstore.conversion.counting.measures import columns_of_store
 from stemstore.conversion.plan import CountedPlan, DensePlan
 from stemstore.conversion.write import read_tile
 from stemstore.scan.stored import EventsOfStore

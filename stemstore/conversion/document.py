@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore.conversion.counting.settings import describe_counting
 from stemstore.conversion.images import names_handed_on
 from stemstore.conversion.plan import CountedPlan, DensePlan
-from stemstore.conversion.settings import describe_counting
 from stemstore.conversion.stored import earlier_history
 from stemstore.scan.calibration import Calibration, complete_axes
 from stemstore.scan.provenance import PACKAGES, history_entry
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, EventSource
 
 if TYPE_CHECKING:
-    from stemstore.conversion.count import Counter
+    from stemstore.conversion.counting.count import Counter
     from stemstore.sources.contract import FrameSource
     from stemstore_schemas import FrameCounts, HistoryEntry, ScanDocument, SourceMetadata
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stemstore.conversion.counting.settings import IMAGES, PREFIX
 from stemstore.conversion.plan import CountedPlan
-from stemstore.conversion.settings import IMAGES, PREFIX
 from stemstore.scan.corrected import CorrectedFrames
 from stemstore.scan.references import FLAGS
 from stemstore.scan.stored import store_of

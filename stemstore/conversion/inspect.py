@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemstore.conversion.counting.figure import draw_thresholds
+from stemstore.conversion.counting.probe import Probe, probe
 from stemstore.conversion.document import count_frames_by_state
 from stemstore.conversion.inspection import Inspection
-from stemstore.conversion.probe import Probe, probe
-from stemstore.conversion.threshold_plot import draw_thresholds
 from stemstore.errors import StemStoreError
 from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
 from stemstore.scan.open import reached

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from stemstore.config import memory_budget, n_workers, parse_size
+from stemstore.conversion.counting.measures import check_columns
+from stemstore.conversion.counting.settings import CountOptions
 from stemstore.conversion.digests import check_asked
 from stemstore.conversion.document import Oddities, describe
-from stemstore.conversion.measures import check_columns
 from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
-from stemstore.conversion.settings import CountOptions
 from stemstore.conversion.stored import Carried, earlier_counting
 from stemstore.errors import InputError
 from stemstore.scan.calibration import Calibration

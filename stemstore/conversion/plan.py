@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stemstore.conversion.count import BATCH_BYTES, CORRECTED_BYTES, Counter
-from stemstore.conversion.measures import ColumnsOfStore, columns_of_store
-from stemstore.conversion.sampling import sampled_frames
+from stemstore.conversion.counting.count import BATCH_BYTES, CORRECTED_BYTES, Counter
+from stemstore.conversion.counting.measures import ColumnsOfStore, columns_of_store
+from stemstore.conversion.counting.sampling import sampled_frames
+from stemstore.conversion.counting.watch import Watch, doubts
 from stemstore.conversion.summary import BINNED, DARK_FROM, BrightField
 from stemstore.conversion.together import FEW, bytes_together, shards_together, times_decoded
-from stemstore.conversion.watch import Watch, doubts
 from stemstore.errors import CorruptDataError, InputError
 from stemstore.memory import fitting_workers
 from stemstore.scan.stored import events_of_store, frames_of_store
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stemstore._types import Array
-    from stemstore.conversion.settings import CountOptions
+    from stemstore.conversion.counting.settings import CountOptions
     from stemstore.store.arrays import StoredFrames
     from stemstore.store.layout import CountedLayout, DenseLayout
 

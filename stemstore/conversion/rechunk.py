@@ -9,13 +9,13 @@ import uuid
 from typing import TYPE_CHECKING, Any, get_args
 
 from stemstore.config import format_size, memory_budget, n_workers, parse_size
+from stemstore.conversion.counting.settings import CountOptions
 from stemstore.conversion.document import Oddities, conversion_entry
 from stemstore.conversion.job import Job, positive
 from stemstore.conversion.kept import Kept
 from stemstore.conversion.plan import Profile, make_plan
 from stemstore.conversion.report import report_of
 from stemstore.conversion.request import Request
-from stemstore.conversion.settings import CountOptions
 from stemstore.conversion.steps import begin_writing, resume_writing, write_all
 from stemstore.conversion.summary import BrightField
 from stemstore.errors import InputError

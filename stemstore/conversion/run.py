@@ -21,11 +21,11 @@ from stemstore.store.cut import Cut
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stemstore.conversion.count import Rule
+    from stemstore.conversion.counting.count import Rule
+    from stemstore.conversion.counting.measures import EventColumn
+    from stemstore.conversion.counting.regions import Division
     from stemstore.conversion.digests import Asked
-    from stemstore.conversion.measures import EventColumn
     from stemstore.conversion.plan import Profile
-    from stemstore.conversion.regions import Division
     from stemstore.kernels.counting_corrections import RowDark
     from stemstore.store.cut import LayoutName
 

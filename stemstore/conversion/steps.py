@@ -7,11 +7,11 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from stemstore.conversion.counting.seen import Seen
 from stemstore.conversion.digests import Digests
 from stemstore.conversion.document import with_findings
 from stemstore.conversion.images import applied, handed_on
 from stemstore.conversion.plan import CountedPlan, DensePlan
-from stemstore.conversion.seen import Seen
 from stemstore.conversion.write import write_events, write_frames
 from stemstore.errors import ConversionIncompleteError, DestinationExistsError, InputError
 from stemstore.progress import NoProgress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from stemstore.scan.plot import Plots
+from stemstore.scan.drawing.plot import Plots
 
 
 @xr.register_dataset_accessor("stem")

@@ -16,7 +16,7 @@ from stemstore.kernels.gaps import runs_of_slots
 from stemstore.scan.lazy import source_node
 from stemstore.scan.pieces import SmallPieces
 from stemstore.scan.points import Frames, PointSource
-from stemstore.scan.series_source import holds_events
+from stemstore.scan.series.source import holds_events
 
 if TYPE_CHECKING:
     from stemstore._types import Array, BoolArray, Int64Array, UInt16Array

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import CorruptDataError, DestinationExistsError, InputError, NotFoundError, StemStoreError
 from stemstore.store.attached_array import AttachedArray, StoredArray, Target, array_info
 from stemstore.store.metadata import ROOT, group_objects, parse_array
-from stemstore.store.series_holder import open_holder
+from stemstore.store.series.holder import open_holder
 from stemstore.store.urls import is_local, open_storage
 
 if TYPE_CHECKING:

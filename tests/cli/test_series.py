@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import stemstore
 from stemstore.cli import info, series
 from stemstore.cli.verb import Verb
-from stemstore.scan.series import open_series
+from stemstore.scan.series.open import open_series
 
 
 @pytest.fixture

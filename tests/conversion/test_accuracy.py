@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stemstore.conversion.settings import CountOptions
+from stemstore.conversion.counting.settings import CountOptions
 from stemstore.testing.scan import SyntheticScan
 from stemstore.testing.scoring import matched_events
 from stemstore.testing.synthetic import SyntheticFrames

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import stemstore
-from stemstore.conversion.noise import fit_noise_peak
+from stemstore.conversion.counting.noise import fit_noise_peak
+from stemstore.conversion.counting.settings import CountOptions
 from stemstore.conversion.plan import make_plan
-from stemstore.conversion.settings import CountOptions
 from stemstore.errors import ChecksumError, CorruptDataError, InputError, ScanWarning, SectorMismatchError
 from stemstore.store.open import open_store
 from stemstore.testing import write_sectors
@@ -148,7 +148,7 @@ def test_fit_that_goes_astray():
 
 def test_fit_that_does_not_end(monkeypatch):
     """A search that is stopped is an error and no result."""
-    monkeypatch.setattr("stemstore.conversion.noise.FINE", {"maxiter": 3})
+    monkeypatch.setattr("stemstore.conversion.counting.noise.FINE", {"maxiter": 3})
     peak = np.bincount(np.random.default_rng(0).normal(20, 2, 9999).round().astype(int), minlength=65536)
     with pytest.raises(CorruptDataError, match=r"does not converge.*give background_threshold="):
         fit_noise_peak(peak)

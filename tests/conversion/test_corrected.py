@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import stemstore
+from stemstore.conversion.counting.settings import CountOptions
 from stemstore.conversion.job import prepare
-from stemstore.conversion.settings import CountOptions
 from stemstore.conversion.steps import begin_writing, write_all
 from stemstore.errors import InputError
 from stemstore.progress import NoProgress

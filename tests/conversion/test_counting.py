@@ -7,9 +7,9 @@ import pytest
 import zarr
 
 import stemstore
-from stemstore.conversion.count import Counter, read_runs
-from stemstore.conversion.settings import CountOptions
-from stemstore.conversion.thresholds import Thresholds
+from stemstore.conversion.counting.count import Counter, read_runs
+from stemstore.conversion.counting.settings import CountOptions
+from stemstore.conversion.counting.thresholds import Thresholds
 from stemstore.errors import InputError
 from stemstore.kernels.counting import count_frames
 from stemstore.sources.contract import Events

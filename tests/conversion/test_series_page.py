@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import stemstore
-from stemstore.conversion.series import convert_series
-from stemstore.scan.series import open_series
-from stemstore.scan.series_map import map_scans
-from stemstore.store.series_index import index_series
+from stemstore.conversion.series.run import convert_series
+from stemstore.scan.series.mapping import map_scans
+from stemstore.scan.series.open import open_series
+from stemstore.store.series.entry import index_series
 from stemstore.testing import make_scan
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "series.md"

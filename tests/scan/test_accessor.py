@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from stemstore.scan.accessor import Stem
-from stemstore.scan.plot import Plots
+from stemstore.scan.drawing.plot import Plots
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plots.md"
 

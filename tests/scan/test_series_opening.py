@@ -19,12 +19,12 @@ from stemstore.errors import (
 )
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.open import Found, Known
-from stemstore.scan.series import open_series
-from stemstore.scan.series_agreement import difference
-from stemstore.scan.series_dataset import Opened, instants, one_dataset, one_tree
-from stemstore.scan.series_members import Meant, Named, label
+from stemstore.scan.series.agreement import difference
+from stemstore.scan.series.dataset import Opened, instants, one_dataset, one_tree
+from stemstore.scan.series.members import Meant, Named, label
+from stemstore.scan.series.open import open_series
 from stemstore.sources.streaming import scan_source
-from stemstore.store.series_index import index_series
+from stemstore.store.series.entry import index_series
 from stemstore.testing.arrays import ArrayEvents, ArrayFrames
 from stemstore_schemas import Acquisition, Axis, Quantity
 
@@ -284,7 +284,7 @@ def test_wrong_calls(folder, monkeypatch, urls, options, error, told):
 
 def test_a_series_without_scans(tmp_path):
     """A series that was begun and has no scan yet says so."""
-    from stemstore.store.series import change_series, new_document
+    from stemstore.store.series.index import change_series, new_document
 
     change_series(tmp_path / "new.zarr", lambda before: before or new_document())
     with pytest.raises(NotFoundError, match="has no scans yet"):
@@ -304,7 +304,7 @@ def test_scans_with_repeated_frames(tmp_path):
 def test_scans_that_have_a_time_of_their_own(monkeypatch):
     """The axis in front gets another name then."""
     scan = found(np.ones((2, 1, *SHAPE), np.uint16))
-    monkeypatch.setattr("stemstore.scan.series.find_scan", lambda *_, **__: scan)
+    monkeypatch.setattr("stemstore.scan.series.open.find_scan", lambda *_, **__: scan)
     with pytest.raises(InputError, match="scans have an axis 'time' of their own; name the one in front"):
         open_series(["a", "b"])
     assert open_series(["a", "b"], dim="tilt").intensity.dims[:3] == ("tilt", "time", "frame")

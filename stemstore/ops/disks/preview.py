@@ -142,7 +142,7 @@ def _draw(ax: Any, pattern: Any, kept: FloatArray, rejected: FloatArray, radius:
     """Draw one pattern with circles on its axes."""
     from matplotlib.patches import Ellipse
 
-    from stemstore.scan.plot import Plots
+    from stemstore.scan.drawing.plot import Plots
 
     title = f"{where}: {len(kept)} disks" if where else f"{len(kept)} disks"
     if rejected.size:

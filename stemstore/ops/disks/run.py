@@ -20,7 +20,7 @@ from stemstore.ops.disks.verdict import judge
 from stemstore.ops.saved.results import open_result, results, url_of
 from stemstore.ops.saved.save import check_scan, save
 from stemstore.progress import NoProgress
-from stemstore.store.series_holder import open_holder
+from stemstore.store.series.holder import open_holder
 
 if TYPE_CHECKING:
     import xarray as xr

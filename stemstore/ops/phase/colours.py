@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stemstore.ops.phase.com import components
-from stemstore.scan.colours import from_hsv, full_brightness, vector_colours
+from stemstore.scan.drawing.colours import from_hsv, full_brightness, vector_colours
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,7 @@ from stemstore.errors import CorruptDataError, FormatVersionError, InputError, N
 from stemstore.ops.saved.result_arrays import LABELS, lazy_array, read_coordinates, restored, text_of
 from stemstore.store.attached import check_name, list_groups, read_group
 from stemstore.store.metadata import ATTRIBUTE
-from stemstore.store.series_holder import open_holder
+from stemstore.store.series.holder import open_holder
 from stemstore_schemas import SchemaVersionError, load_result
 
 if TYPE_CHECKING:

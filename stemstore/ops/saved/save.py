@@ -19,7 +19,7 @@ from stemstore.ops.saved.results import PARENT, open_result, url_of
 from stemstore.scan.provenance import PACKAGES, history_entry
 from stemstore.store.attached import check_json, check_name, create_group
 from stemstore.store.metadata import ATTRIBUTE
-from stemstore.store.series_holder import open_holder
+from stemstore.store.series.holder import open_holder
 from stemstore_schemas import ResultDocument, dump_document
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from stemstore.store.series_holder import Holder
+    from stemstore.store.series.holder import Holder
     from stemstore_schemas import HistoryEntry
 
 UUID = "stemstore_uuid"

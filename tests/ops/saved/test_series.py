@@ -6,9 +6,9 @@ import xarray as xr
 
 import stemstore
 from stemstore.errors import InputError, NotFoundError, UnknownFormatError
-from stemstore.scan.series import open_series
-from stemstore.scan.series_map import map_scans
-from stemstore.store.series_index import index_series
+from stemstore.scan.series.mapping import map_scans
+from stemstore.scan.series.open import open_series
+from stemstore.store.series.entry import index_series
 
 N = 2
 

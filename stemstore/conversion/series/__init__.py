@@ -1,0 +1,1 @@
+"""Converting the scans of one experiment."""

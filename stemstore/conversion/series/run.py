@@ -1,0 +1,319 @@
+"""From many raw scans to one series: every scan converted by itself, then entered into the index."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stemstore.conversion.run import convert
+from stemstore.conversion.series.report import ScanOutcome, SeriesReport
+from stemstore.conversion.series.sources import keys_of, places_of, raw_scans
+from stemstore.errors import (
+    ConversionIncompleteError,
+    DestinationExistsError,
+    InputError,
+    NotFoundError,
+    ScanWarning,
+    StemStoreError,
+    UnknownFormatError,
+)
+from stemstore.scan.stored import addresses
+from stemstore.store.destination import clear
+from stemstore.store.open import open_store
+from stemstore.store.series.entry import entry_of, in_parallel, inputs_of, orders_of, settled, with_scans
+from stemstore.store.series.index import Series, change_series, child_url, is_series, open_series_group
+from stemstore.store.urls import is_local, open_storage
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from stemstore.conversion.report import ConversionReport
+    from stemstore.conversion.series.sources import RawScan
+    from stemstore.progress import Progress
+    from stemstore.store.open import StoredScan
+    from stemstore.store.series.entry import Order
+    from stemstore_schemas import SeriesDocument, SeriesScan, SourceFile, Unit
+
+    PathLike = str | os.PathLike[str]
+
+log = logging.getLogger(__name__)
+
+
+def convert_series(  # noqa: PLR0913  # the public door: every option by its name
+    sources: PathLike | Sequence[Any] | Mapping[str, Any],
+    destination: PathLike,
+    *,
+    order: Order = None,
+    unit: Unit | None = None,
+    dim: str | None = None,
+    title: str | None = None,
+    append: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> SeriesReport:
+    """Convert many scans of one experiment to stores of one group, a series.
+
+    Every scan becomes a store of its own, as `stemstore.convert` writes it, and is entered into the index of the series
+    when it is finished. A scan that fails does not hold up the others.
+
+    Parameters
+    ----------
+    sources
+        A folder whose entries (files or folders) are scans that readers recognise; a pattern; a list of scans, each as
+        `stemstore.convert` takes it; or a mapping from names to scans. Files of one scan that lie in the folder side by
+        side are one scan; other entries are listed in the report.
+    destination
+        Path or URL of the series; usually ends in ``.zarr``.
+    order, unit
+        Places of the scans along the series, by name or in the order of `sources`, and their unit: ``"s"``, ``"deg"``
+        … Left out, the times at which the scans began are shown, where the files tell.
+    dim
+        Name of the axis along which the scans follow: ``"time"`` by default, ``"tilt"`` …
+    title
+        What the experiment is called.
+    append
+        Add scans to a series that exists. Those that are in it already are left alone.
+    resume
+        The same; conversions of single scans that were interrupted go on.
+    progress
+        Receives the advance, scan by scan.
+    storage_options
+        How sources and destination are reached where they are URLs; see `stemstore.convert`.
+    **options
+        As of `stemstore.convert`, the same for all scans: ``count=True``, ``reader=…``, ``beam_energy=…``.
+
+    Returns
+    -------
+    report
+        What became of each scan.
+
+    Warns
+    -----
+    ScanWarning
+        As for `stemstore.convert`, with the name of the scan.
+
+    Raises
+    ------
+    SeriesIncompleteError
+        Scans failed; it names them, its notes say why, and its context has the ``report``. All others are done.
+    DestinationExistsError
+        The destination exists, and neither `append` nor `resume` is on; or it is no series.
+    InputError
+        Two scans have the same name or the same files, or the places do not belong to the scans; nothing is converted.
+    NotFoundError
+        No scans are found.
+    FormatVersionError, CorruptDataError
+        The index of the series was written by a newer release, or is damaged.
+
+    Notes
+    -----
+    Killed at any moment, the series opens with the scans that were entered. A store that was finished and not entered
+    is entered by the next call with `append` or `resume`, or by `stemstore.index_series`. Stores that are in the series
+    are never written to. Memory as for `stemstore.convert`: one scan is converted at a time, by all threads.
+
+    Examples
+    --------
+    >>> import stemstore
+    >>> stemstore.convert_series("day_3/", "day_3.zarr", count=True, resume=True)  # doctest: +SKIP
+    >>> ds = stemstore.open_series("day_3.zarr")  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    if "overwrite" in options:
+        msg = "a series is not overwritten; remove it yourself, or choose another name"
+        raise InputError(msg, key="overwrite")
+    if storage_options is not None:
+        from stemstore.store.address import reach_urls
+
+        sources, destination = reach_urls(sources, destination, storage_options=storage_options)
+    target = open_storage(addresses(destination)[0]).root
+    series = _present(target, go_on=append or resume)
+    scans, skipped = raw_scans(sources, options)
+    places = _places(scans, order, series, unit)
+    settled(None if series is None else series.document, dim=dim, unit=unit, title=title)  # refuses before any work
+    change_series(target, lambda before: settled(before, dim=dim, unit=unit, title=title))
+    work = Work(target, places, _sources_of(series, scans), {**options, "resume": resume, "progress": progress})
+    report = SeriesReport(target, skipped=skipped)
+    for scan in scans:
+        try:
+            report.scans.append(work.take(scan))
+        except (StemStoreError, OSError) as error:
+            log.warning("scan %s failed: %s", scan.name, error)
+            report.scans.append(ScanOutcome(scan.name, "failed", child_url(target, scan.name), error=str(error)))
+        except BaseException as error:
+            done = len(report.scans) - len(report.named("failed"))
+            error.add_note(f"{done} of {len(scans)} scans are in '{target}'; go on with resume=True (--resume)")
+            raise
+    report.seconds = time.perf_counter() - started
+    for text in report.warnings:
+        warnings.warn(text, ScanWarning, stacklevel=2)
+    report.check()
+    log.info("wrote %s: %d scans in %.1f s", target, len(scans), report.seconds)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is done to every scan.
+
+    Attributes
+    ----------
+    url
+        The series.
+    places
+        Of the scans along it, by name; empty where none are given.
+    known
+        What the scans that were in the series at the beginning are made of, by name, as far as their stores tell.
+    options
+        Of `stemstore.convert`.
+    """
+
+    url: str
+    places: dict[str, float]
+    known: dict[str, list[SourceFile]]
+    options: dict[str, Any]
+
+    def take(self, scan: RawScan) -> ScanOutcome:
+        """Bring one scan into the series.
+
+        Raises
+        ------
+        StemStoreError
+            It cannot be converted, or is in the series under another name, or another scan has its name.
+        """
+        entered = {entry.name: entry for entry in open_series_group(self.url).document.scans}
+        if scan.name in entered:
+            url = child_url(self.url, entered[scan.name].path)
+            self._check_made_of(scan, open_store(url), url)
+            return ScanOutcome(scan.name, "there", url)
+        self._refuse_known(scan)
+        url = child_url(self.url, scan.name)
+        report: ConversionReport | None = None
+        store = _finished(url)
+        if store is None:
+            report = self._convert(scan, url)
+            store = open_store(url)
+        else:
+            self._check_made_of(scan, store, url)
+        entry = entry_of(store, path=scan.name, order=self.places.get(scan.name), title=scan.title)
+        try:
+            self._enter(entry)
+        except DestinationExistsError:
+            if report is not None:
+                _remove(url)  # the same raw data as those of another scan, under other names of files
+            raise
+        return ScanOutcome(scan.name, "entered" if report is None else "converted", url, report)
+
+    def _convert(self, scan: RawScan, url: str) -> ConversionReport:
+        """Convert a scan; what is odd about it is in the report, and told when all scans are done."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ScanWarning)
+            return convert(scan.source, url, **self.options)
+
+    def _enter(self, entry: SeriesScan) -> None:
+        """Add a scan to the index, whoever else adds others at the same time."""
+
+        def change(before: SeriesDocument | None) -> SeriesDocument:
+            document = settled(before, dim=None, unit=None, title=None)
+            if entry in document.scans:
+                return document  # a first attempt whose answer was lost
+            return with_scans(document, document.scans, [entry], self.url)
+
+        change_series(self.url, change)
+
+    def _refuse_known(self, scan: RawScan) -> None:
+        """Refuse files that are in the series already under another name, before they are converted."""
+        mine = places_of(scan.files)
+        for name, files in self.known.items():
+            if mine and places_of(files) == mine:
+                msg = f"scan {scan.name!r} is in '{self.url}' already, as scan {name!r}; leave it out"
+                raise DestinationExistsError(msg, url=self.url, scan=scan.name, found=name)
+
+    def _check_made_of(self, scan: RawScan, store: StoredScan, url: str) -> None:
+        """Make sure that a store of this name was made from this scan."""
+        if not scan.files:
+            reason = "it cannot be compared with the raw scan, which does not open"
+        elif keys_of(inputs_of(store.document)) != scan.keys:
+            reason = "it was made from other files, or from these before they changed"
+        else:
+            return
+        msg = f"'{url}' is in the way of scan {scan.name!r}: {reason}; give the new one another name"
+        raise DestinationExistsError(msg, url=url, scan=scan.name)
+
+
+def _present(target: str, *, go_on: bool) -> Series | None:
+    """Look what is at the destination; None where a series is to be begun."""
+    if is_series(target):
+        if go_on:
+            return open_series_group(target)
+        msg = (
+            f"the series '{target}' exists; add scans with append=True, or go on with resume=True (--append, --resume)"
+        )
+        raise DestinationExistsError(msg, url=target)
+    storage = open_storage(target)
+    if storage.exists() and (not is_local(target) or storage.children("")):
+        msg = (
+            f"'{target}' exists and is no series of scans; choose another name (a folder of stores becomes a series by "
+            "stemstore.index_series)"
+        )
+        raise DestinationExistsError(msg, url=target)
+    return None
+
+
+def _places(scans: Sequence[RawScan], order: Order, series: Series | None, unit: Unit | None) -> dict[str, float]:
+    """Give the scans their places along the series, and find out before any work whether they can have them.
+
+    Raises
+    ------
+    InputError
+        Places are missing or are given for others, or contradict the index.
+    """
+    places = orders_of([scan.name for scan in scans], order)
+    if unit is not None and not places:
+        msg = f"unit={unit!r} without places; give order= as well, a number for each scan"
+        raise InputError(msg, key="order")
+    entries = [] if series is None else series.document.scans
+    known = {entry.name: entry.order for entry in entries}
+    for name, place in places.items():
+        if known.get(name, place) != place:
+            msg = (
+                f"scan {name!r} has the place {known[name]} in the series, not {place}; leave it out, or correct order="
+            )
+            raise InputError(msg, key="order", scan=name, found=place, expected=known[name])
+    new = [scan.name for scan in scans if scan.name not in known]
+    if entries and new and (entries[0].order is None) != (not places):
+        has = "no places" if entries[0].order is None else "places"
+        msg = f"the scans of the series have {has} along it; {'leave order= out' if places else 'give order= as well'}"
+        raise InputError(msg, key="order", scan=new[0])
+    return places
+
+
+def _sources_of(series: Series | None, scans: Sequence[RawScan]) -> dict[str, list[SourceFile]]:
+    """Read what the scans of a series were made of, where there are new ones to compare with."""
+    entries = [] if series is None else series.document.scans
+    if series is None or {scan.name for scan in scans} <= {entry.name for entry in entries}:
+        return {}
+    found = in_parallel(_finished, [series.child(entry.path) for entry in entries])
+    return {
+        entry.name: inputs_of(store.document) for entry, store in zip(entries, found, strict=True) if store is not None
+    }
+
+
+def _finished(url: str) -> StoredScan | None:
+    """Open a store that is finished; None where there is none, or none yet."""
+    try:
+        return open_store(url)
+    except (NotFoundError, UnknownFormatError, ConversionIncompleteError):
+        return None
+
+
+def _remove(url: str) -> None:
+    """Remove a store that this call has made."""
+    storage = open_storage(url)
+    clear(storage)
+    storage.delete()
