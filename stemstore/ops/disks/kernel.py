@@ -10,6 +10,7 @@ import numpy as np
 from stemstore.errors import InputError
 from stemstore.kernels.disks.events import electron_frames
 from stemstore.kernels.disks.search import COLUMNS, frame_disks
+from stemstore.ops.disks.turns import short_turns
 
 if TYPE_CHECKING:
     from stemstore._types import Array, Int64Array, UInt16Array
@@ -51,16 +52,18 @@ class DiskKernel:
     def frames(self, block: Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any) -> None:
         """Find the disks of dense frames, one by one."""
         plan, region = prepared
-        for frame, row in zip(local, place, strict=True):
-            frame_disks(region.crop(block[frame]), plan, out[row])
+        with short_turns():
+            for frame, row in zip(local, place, strict=True):
+                frame_disks(region.crop(block[frame]), plan, out[row])
 
     def events(
         self, gap: UInt16Array, offsets: Int64Array, local: Int64Array, out: Array, place: Int64Array, prepared: Any
     ) -> None:
         """Count the electrons of one frame after the other, and find its disks."""
         plan, region = prepared
-        for frame, row in zip(electron_frames(gap, offsets, local, region.stored), place, strict=True):
-            frame_disks(region.crop(frame), plan, out[row])
+        with short_turns():
+            for frame, row in zip(electron_frames(gap, offsets, local, region.stored), place, strict=True):
+                frame_disks(region.crop(frame), plan, out[row])
 
     def finish(self, out: Array, region: DetectorRegion) -> Array:
         """Leave the lists as they are."""
