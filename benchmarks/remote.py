@@ -78,6 +78,27 @@ def write_long(url: str) -> None:
     writer.finalise()
 
 
+def petabyte(folder: Path) -> float:
+    """Seconds of opening a local store whose metadata say 1.1 PB; there is nothing else of it."""
+    import stemstore
+    from stemstore.store.commit import write_commit
+    from stemstore.store.layout import dense_layout
+    from stemstore.store.metadata import ROOT, intensity_info, metadata_objects
+    from stemstore.store.urls import open_storage
+    from stemstore_schemas import Axis, FrameCounts, ScanDocument
+
+    shape = (65536, 65536, 512, 512)
+    axes = [Axis(name=name, size=n) for name, n in zip(("y", "x", "ky", "kx"), shape, strict=True)]
+    frames = FrameCounts(valid=shape[0] * shape[1])
+    document = ScanDocument(uuid=str(uuid.uuid4()), profile="dense", axes=axes, frames=frames)
+    info = intensity_info(dense_layout(shape[:2], shape[2:], np.dtype(np.uint16)), ("y", "x", "ky", "kx"))
+    root = metadata_objects(document, [info])[ROOT]
+    storage = open_storage(str(folder / "petabyte.zarr"))
+    storage.put(ROOT, [root])
+    write_commit(storage, document.uuid, root, sizes={}, checksums={})
+    return best(lambda: stemstore.open(folder / "petabyte.zarr"), 5)
+
+
 def serve(folder: str) -> None:
     """Run both servers until the process is ended; tells their ports."""
     from moto.server import ThreadedMotoServer
@@ -319,6 +340,7 @@ def main() -> None:
             "row of one long shard, times zarr", theirs["row of one long shard"] / ours["row of one long shard"], 15
         )
         verdict("open with labels, times xarray", found["xarray + s3fs"]["open"] / ours["open"], 5)
+        verdict("opening 1.1 PB on a disk, ms", petabyte(Path(folder)) * 1e3, 100, below=True)
         keys = [
             (f"/{path.relative_to(folder)}", path.stat().st_size)
             for path in Path(folder).glob("dense.zarr/intensity/c/**/*")
