@@ -96,7 +96,8 @@ def counting(raw: Path) -> None:
     """Read and count frames from the sector files, thresholds given, on one and two threads."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from stemstore.conversion.counting.count import Counter, read_runs
+    from stemstore.conversion.counting.batches import read_runs
+    from stemstore.conversion.counting.count import Counter
     from stemstore.conversion.counting.thresholds import Thresholds
     from stemstore.sources.registry import open_source
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.conversion.counting.count import join_columns, read_runs
+from stemstore.conversion.counting.batches import join_columns, read_runs
 from stemstore.conversion.summary import Summariser
 from stemstore.conversion.together import box_of, readings
 from stemstore.scan.corrected import CorrectedFrames

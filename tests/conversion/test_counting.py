@@ -7,7 +7,8 @@ import pytest
 import zarr
 
 import stemstore
-from stemstore.conversion.counting.count import Counter, read_runs
+from stemstore.conversion.counting.batches import read_runs
+from stemstore.conversion.counting.count import Counter
 from stemstore.conversion.counting.settings import CountOptions
 from stemstore.conversion.counting.thresholds import Thresholds
 from stemstore.errors import InputError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stemstore.conversion.counting.count import join_columns
+from stemstore.conversion.counting.batches import join_columns
 from stemstore.conversion.counting.noise import find_peak
 from stemstore.conversion.counting.regions import Grid, Region
 from stemstore.conversion.counting.sampling import histograms
