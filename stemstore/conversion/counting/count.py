@@ -15,7 +15,7 @@ from stemstore.kernels.counting import Limits
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, Events
 
 if TYPE_CHECKING:
-    from stemstore._types import Array, Int64Array
+    from stemstore._types import Array
     from stemstore.conversion.counting.batches import Found
     from stemstore.conversion.counting.measures import Measures
     from stemstore.conversion.counting.regions import Region
