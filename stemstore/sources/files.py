@@ -33,7 +33,7 @@ _WILD = re.compile(r"[*?\[]")
 
 def natural_key(path: Place) -> list[tuple[int, int | str]]:
     """Sort key under which ``part9`` comes before ``part10``."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(str(path))]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in _DIGITS.split(str(path))]
 
 
 def path_texts(url: object) -> list[str]:

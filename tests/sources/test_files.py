@@ -18,6 +18,14 @@ def test_natural_order():
     assert [str(path) for path in ordered] == ["a2b9", "a2b10", "part1.raw", "part9.raw", "part10.raw"]
 
 
+def test_raised_digits_are_letters():
+    """A superscript between numbers is text and no number."""
+    assert sorted(map(Path, ["1\N{SUPERSCRIPT TWO}10", "1\N{SUPERSCRIPT TWO}9"]), key=files.natural_key) == [
+        Path("1\N{SUPERSCRIPT TWO}9"),
+        Path("1\N{SUPERSCRIPT TWO}10"),
+    ]
+
+
 def test_pattern_in_natural_order_and_list_in_its_own(tmp_path):
     """A pattern is sorted, a list is not."""
     paths = [tmp_path / name for name in ("p10", "p9", "p1")]
