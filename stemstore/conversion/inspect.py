@@ -12,9 +12,10 @@ from stemstore.conversion.counting.probe import Probe, probe
 from stemstore.conversion.document import count_frames_by_state
 from stemstore.conversion.inspection import Inspection
 from stemstore.errors import StemStoreError
+from stemstore.scan.addresses import addresses
 from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
 from stemstore.scan.open import reached
-from stemstore.scan.stored import addresses, store_at
+from stemstore.scan.stored import store_at
 from stemstore.sources.contract import EventSource
 
 if TYPE_CHECKING:

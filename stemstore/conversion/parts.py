@@ -20,7 +20,7 @@ from stemstore.conversion.request import Request
 from stemstore.conversion.steps import begin_writing, check_same, deciding, finish, keeping, write_some
 from stemstore.errors import InputError
 from stemstore.progress import NoProgress
-from stemstore.scan.stored import check_apart
+from stemstore.scan.addresses import check_apart
 from stemstore.store.urls import open_storage
 from stemstore.store.writer import StoreWriter
 

@@ -20,7 +20,8 @@ from stemstore.conversion.steps import begin_writing, resume_writing, write_all
 from stemstore.conversion.summary import BrightField
 from stemstore.errors import InputError
 from stemstore.progress import NoProgress
-from stemstore.scan.stored import addresses, check_apart, source_of_store
+from stemstore.scan.addresses import addresses, check_apart
+from stemstore.scan.stored import source_of_store
 from stemstore.store.arrays import StoredFrames
 from stemstore.store.codecs import frame_codec, gap_codec
 from stemstore.store.cut import CUT, Cut

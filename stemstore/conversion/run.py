@@ -15,7 +15,7 @@ from stemstore.conversion.request import Request
 from stemstore.conversion.steps import begin_writing, deciding, resume_writing, write_all
 from stemstore.errors import ScanWarning
 from stemstore.progress import NoProgress, Progress
-from stemstore.scan.stored import check_apart
+from stemstore.scan.addresses import check_apart
 from stemstore.store.cut import Cut
 
 if TYPE_CHECKING:

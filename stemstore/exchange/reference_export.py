@@ -16,8 +16,8 @@ from stemstore.exchange import icechunk, kerchunk
 from stemstore.exchange.place import appearing, appearing_folder, local_destination
 from stemstore.exchange.reference_labels import coordinate_names, labels_of, plain
 from stemstore.exchange.references import references_of
+from stemstore.scan.addresses import addresses, check_apart
 from stemstore.scan.open import open_scan
-from stemstore.scan.stored import addresses, check_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,7 +21,8 @@ from stemstore.exchange.reference_export import FORMS, NAMES, ReferenceReport, e
 from stemstore.exchange.stempy import STEMPY
 from stemstore.exchange.target import CountedScan, ShownColumns
 from stemstore.progress import NoProgress, Progress
-from stemstore.scan.stored import EventsOfStore, addresses, check_apart, open_source_or_store, store_of
+from stemstore.scan.addresses import addresses, check_apart
+from stemstore.scan.stored import EventsOfStore, open_source_or_store, store_of
 from stemstore.sources.contract import EventSource
 from stemstore.sources.electrons import multiplicity
 

@@ -13,7 +13,7 @@ from stemstore.errors import CorruptDataError, NotFoundError
 from stemstore.maintenance.claim import Claim, held
 from stemstore.maintenance.opened import Opened
 from stemstore.progress import NoProgress, Progress
-from stemstore.scan.stored import check_apart
+from stemstore.scan.addresses import check_apart
 from stemstore.store.commit import COMMIT
 from stemstore.store.objects import StoreObject, Tally, check_object
 from stemstore.store.urls import open_storage

@@ -15,7 +15,7 @@ from stemstore.errors import DestinationExistsError, InputError
 from stemstore.maintenance.opened import Opened
 from stemstore.places.address import local_path
 from stemstore.progress import NoProgress, Progress
-from stemstore.scan.stored import check_apart
+from stemstore.scan.addresses import check_apart
 from stemstore.store.local import make_folder, sync_folder
 from stemstore.store.objects import Tally
 from stemstore.store.refusal import refused

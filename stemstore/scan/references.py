@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.errors import CorruptDataError, InputError
+from stemstore.scan.addresses import addresses
 from stemstore.sources.contract import VALID, EventSource
 from stemstore.sources.files import expand, file_size, unreadable
 from stemstore.sources.references import mean_frame
@@ -88,7 +89,6 @@ def load_reference(
     StemStoreError
         A file or store cannot be read, as for `stemstore.open`.
     """
-    from stemstore.scan.stored import addresses
     from stemstore.store.commit import digest
 
     if given is None:

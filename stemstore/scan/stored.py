@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from stemstore.errors import InputError, NotFoundError, StorageError, UnknownFormatError
+from stemstore.scan.addresses import addresses
 from stemstore.scan.corrected import CorrectedFrames
 from stemstore.sources.geometry import check_range
 from stemstore.sources.records import frame_buffer
@@ -250,21 +251,6 @@ def source_of_store(scan: StoredScan, warnings: Sequence[str] | None = None) -> 
     return cast("Source", found)  # its attributes are properties, which the protocol does not foresee
 
 
-def addresses(url: object) -> list[str]:
-    """List what a user gave as a path or URL, or as several; of URLs the secrets stay with them and out of the text.
-
-    Raises
-    ------
-    InputError
-        It is neither a path nor a list of paths.
-    """
-    from stemstore.sources.files import path_texts
-    from stemstore.store.address import StoreUrl
-    from stemstore.store.urls import is_local
-
-    return [text if is_local(text) else StoreUrl(text) for text in path_texts(url)]
-
-
 def store_at(
     paths: Sequence[str], options: Mapping[str, Any], *, allow_incomplete: bool = False
 ) -> StoredFrames | StoredEvents | None:
@@ -359,32 +345,6 @@ def as_frames(source: EventSource) -> FrameSource:
     if most is None:
         most = int(multiplicity(source).max(initial=0))
     return cast("FrameSource", FramesOfEvents(source, np.dtype(np.min_scalar_type(most))))
-
-
-def check_apart(source: object, destination: str | os.PathLike[str]) -> None:
-    """Refuse a destination that is the store to be read, lies in it, or holds it; raw data may lie anywhere.
-
-    Raises
-    ------
-    InputError
-        Writing there would change what is read, or put foreign files into a store.
-    """
-    from stemstore.places.address import local_path
-    from stemstore.store.open import is_store
-    from stemstore.store.urls import is_local, open_storage
-
-    paths, target = addresses(source), addresses(destination)[0]
-    if len(paths) != 1 or is_local(paths[0]) != is_local(target) or not is_store(paths[0]):
-        return
-    if is_local(target):
-        here, there = (local_path(url).resolve() for url in (paths[0], target))
-        overlap = here.is_relative_to(there) or there.is_relative_to(here)
-    else:
-        one, other = (f"{open_storage(url).root}/" for url in (paths[0], target))
-        overlap = one.startswith(other) or other.startswith(one)
-    if overlap:
-        msg = f"the destination {target!r} and the store {paths[0]!r} that is read overlap; choose another place"
-        raise InputError(msg, url=target, source=paths[0])
 
 
 def boxes(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

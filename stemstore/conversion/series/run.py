@@ -20,7 +20,7 @@ from stemstore.errors import (
     StemStoreError,
     UnknownFormatError,
 )
-from stemstore.scan.stored import addresses
+from stemstore.scan.addresses import addresses
 from stemstore.store.destination import clear
 from stemstore.store.open import open_store
 from stemstore.store.series.entry import entry_of, in_parallel, inputs_of, orders_of, settled, with_scans

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import InputError, NotFoundError
 from stemstore.places.address import local_path
+from stemstore.scan.addresses import addresses
 from stemstore.scan.open import reached
-from stemstore.scan.stored import addresses
 from stemstore.store.address import StoreUrl
 from stemstore.store.open import is_store
 from stemstore.store.series.entry import SUFFIXES, in_parallel, natural, without_ending
