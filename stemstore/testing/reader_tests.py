@@ -26,8 +26,8 @@ import pytest
 
 from stemstore.errors import InputError, TruncatedFileError
 from stemstore.sources.contract import MISSING, VALID, EventSource, FrameSource, LocatedSource, ViewableSource
-from stemstore.sources.frame_extents import read_extents
 from stemstore.testing.elsewhere import CountedFiles, copied
+from stemstore.testing.extents import read_extents
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ from stemstore.sources.frame_extents import (
     extents_of_runs,
     not_as_they_are,
     positions,
-    read_extents,
 )
+from stemstore.testing.extents import read_extents
 
 U2 = np.dtype("<u2")
 
