@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 from stemstore.config import cache_limit, parse_size
 from stemstore.errors import InputError
 from stemstore.places.address import Address, is_url
+from stemstore.store.blocks import CacheSettings, cache_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from stemstore.store.blocks import CacheSettings
 
 
 class StoreUrl(Address):
@@ -95,8 +94,6 @@ def reach(
     StorageError
         The folder of the cache cannot be made.
     """
-    from stemstore.store.blocks import cache_settings
-
     if cache is None and cache_size is not None:
         msg = f"cache_size={cache_size!r} without a folder; name one with cache="
         raise InputError(msg, found=cache_size)

@@ -14,7 +14,8 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 from stemstore.store.arrays import StoredFrames
-from stemstore.store.blocks import CachedStorage, cache_at
+from stemstore.store.blocks import cache_at
+from stemstore.store.cached import CachedStorage
 from stemstore.store.commit import COMMIT, check_root, digest, read_commit
 from stemstore.store.destination import parts_of
 from stemstore.store.event_columns import column_infos

@@ -152,7 +152,8 @@ class ZippedStorage:
 
     def cached(self, uuid: str) -> ZippedStorage:
         """Give the same, with blocks kept on a local disk where that was asked for."""
-        from stemstore.store.blocks import CachedStorage, cache_at
+        from stemstore.store.blocks import cache_at
+        from stemstore.store.cached import CachedStorage
 
         file = self._file
         if not isinstance(file, RemoteStorage) or file.address.cache is None:
