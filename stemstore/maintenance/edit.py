@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import CorruptDataError, DestinationExistsError, NotFoundError, StaleStoreError
 from stemstore.maintenance.fields import changed, differences
-from stemstore.scan.calibration import SCALARS
+from stemstore.scan.calibration import SCALARS, STEP_OF
 from stemstore.scan.provenance import history_entry
 from stemstore.store.calibration import read_calibration
 from stemstore.store.commit import COMMIT, check_root, digest, read_commit
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _KEYS = re.compile(r"zarr\.json|stemstore\.commit\.json|\w+/(c/\d+|zarr\.json)")
 """Objects that a change may concern."""
-
-_STEPS = {"y": "scan_step", "x": "scan_step", "ky": "detector_step", "kx": "detector_step"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +222,7 @@ def _warnings(scan: StoredScan, changes: dict[str, Any]) -> list[str]:
     values = read_calibration(scan).values
     names = {name.partition(".")[2] for name in changes if name.startswith("acquisition.")} & SCALARS.keys()
     axes = {name.split(".")[1] for name in changes if name.startswith("axes.")}
-    names |= {_STEPS[axis] for axis in axes & _STEPS.keys()}
+    names |= {STEP_OF[axis] for axis in axes & STEP_OF.keys()}
     found = []
     stated = sorted(name for name in names if getattr(values, name) is not None)
     if stated:

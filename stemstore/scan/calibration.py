@@ -21,6 +21,9 @@ SCALARS: dict[str, Unit] = {
 
 DETECTOR_DIMS = ("ky", "kx")
 PLACE = {"y": 0, "x": 1, "ky": 0, "kx": 1}
+STEP_OF = {"y": "scan_step", "x": "scan_step", "ky": "detector_step", "kx": "detector_step"}
+"""By which value the step of an axis is stated."""
+
 SCAN_DIMS = {1: ("frame",), 2: ("y", "x"), 3: ("frame", "y", "x"), 4: ("time", "frame", "y", "x")}
 
 

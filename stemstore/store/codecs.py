@@ -24,7 +24,8 @@ Profile = Literal["fast", "balanced", "small", "raw"]
 
 CRC_BYTES = 4
 _BLOSC_HEADER = 16
-_SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
+SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
+"""Shuffles of Blosc in the order of their numbers."""
 
 # Chosen by size and speed on low-dose frames and on gaps between sorted events; see also the blocks below
 _FRAMES = {
@@ -77,7 +78,7 @@ class ChunkCodec:
         if self.cname is None:
             body = plain.tobytes()
         else:
-            shuffle = _SHUFFLES.index(self.shuffle)
+            shuffle = SHUFFLES.index(self.shuffle)
             body = _blosc().compress(plain, self.cname.encode(), self.clevel, shuffle, self.blocksize, self.itemsize)
         return body + checksum(body).to_bytes(CRC_BYTES, "little")
 

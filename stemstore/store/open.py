@@ -147,6 +147,14 @@ def open_store(url: str | os.PathLike[str], *, allow_incomplete: bool = False, c
     return scan
 
 
+def finished_store(url: str | os.PathLike[str]) -> StoredScan | None:
+    """Open a finished store; None where there is none, or none yet. Errors as of `open_store` otherwise."""
+    try:
+        return open_store(url)
+    except (NotFoundError, UnknownFormatError, ConversionIncompleteError):
+        return None
+
+
 def _check_digest(storage: Storage, root: bytes, commit: CommitDocument, *, refuse: bool) -> None:
     """Make sure that the metadata are those that were written; while they are changed they may be newer or older."""
     if refuse and digest(root) != commit.metadata_digest and storage.size(EDIT) is None:

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.store.codecs import CRC_BYTES
+from stemstore.store.codecs import CRC_BYTES, SHUFFLES
 
 if TYPE_CHECKING:
     from stemstore.store.codecs import ChunkCodec
-
-SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
-"""Shuffles of Blosc in the order of their numbers."""
 
 
 @dataclass(frozen=True, eq=False)

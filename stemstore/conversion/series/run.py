@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Any
 from stemstore.conversion.run import convert
 from stemstore.conversion.series.report import ScanOutcome, SeriesReport
 from stemstore.conversion.series.sources import keys_of, places_of, raw_scans
-from stemstore.errors import (
-    ConversionIncompleteError,
-    DestinationExistsError,
-    InputError,
-    NotFoundError,
-    ScanWarning,
-    StemStoreError,
-    UnknownFormatError,
-)
+from stemstore.errors import DestinationExistsError, InputError, ScanWarning, StemStoreError
 from stemstore.scan.addresses import addresses
 from stemstore.store.destination import clear
-from stemstore.store.open import open_store
+from stemstore.store.open import finished_store, open_store
 from stemstore.store.series.entry import entry_of, in_parallel, inputs_of, orders_of, settled, with_scans
 from stemstore.store.series.index import Series, change_series, child_url, is_series, open_series_group
 from stemstore.store.urls import is_local, open_storage
@@ -194,7 +186,7 @@ class Work:
         self._refuse_known(scan)
         url = child_url(self.url, scan.name)
         report: ConversionReport | None = None
-        store = _finished(url)
+        store = finished_store(url)
         if store is None:
             report = self._convert(scan, url)
             store = open_store(url)
@@ -298,18 +290,10 @@ def _sources_of(series: Series | None, scans: Sequence[RawScan]) -> dict[str, li
     entries = [] if series is None else series.document.scans
     if series is None or {scan.name for scan in scans} <= {entry.name for entry in entries}:
         return {}
-    found = in_parallel(_finished, [series.child(entry.path) for entry in entries])
+    found = in_parallel(finished_store, [series.child(entry.path) for entry in entries])
     return {
         entry.name: inputs_of(store.document) for entry, store in zip(entries, found, strict=True) if store is not None
     }
-
-
-def _finished(url: str) -> StoredScan | None:
-    """Open a store that is finished; None where there is none, or none yet."""
-    try:
-        return open_store(url)
-    except (NotFoundError, UnknownFormatError, ConversionIncompleteError):
-        return None
 
 
 def _remove(url: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemstore.scan.calibration import SCALARS, Calibration, complete_axes, stated_acquisition, stated_axis
+from stemstore.scan.calibration import SCALARS, STEP_OF, Calibration, complete_axes, stated_acquisition, stated_axis
 from stemstore.scan.origins import ORIGIN
 from stemstore.scan.series.source import holds_events
 
@@ -23,8 +23,6 @@ CLOSE = 1e-6
 
 PIXELS_APART = 0.01
 """Distance of coordinates of the same pixel, in pixels, that is none."""
-
-_STATED_BY = {"y": "scan_step", "x": "scan_step", "ky": "detector_step", "kx": "detector_step"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ def _compare(one: Facts, other: Facts) -> tuple[str, str, str, str] | None:
             return key, str(value), str(other.layout[key]), hint
     for mine, theirs in zip(one.axes, other.axes, strict=True):
         if not _same_axis(mine, theirs):
-            by = _STATED_BY.get(mine.name)
+            by = STEP_OF.get(mine.name)
             hint = f"state it for all of them, {by}=…" if by else ""
             return f"axis {mine.name!r}", _axis_text(mine), _axis_text(theirs), hint
     for key in sorted(one.values.keys() | other.values.keys()):

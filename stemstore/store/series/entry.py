@@ -9,16 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from stemstore.config import concurrency
-from stemstore.errors import (
-    ConversionIncompleteError,
-    DestinationExistsError,
-    InputError,
-    NotFoundError,
-    UnknownFormatError,
-)
+from stemstore.errors import DestinationExistsError, InputError, NotFoundError
 from stemstore.store.attached import PLACES
 from stemstore.store.commit import digest
-from stemstore.store.open import open_store
+from stemstore.store.open import finished_store
 from stemstore.store.series.index import change_series, child_url, is_series, new_document, now
 from stemstore.store.urls import open_storage
 from stemstore_schemas import SeriesScan
@@ -125,14 +119,7 @@ def stores_in(url: str) -> list[tuple[str, StoredScan]]:
     """
     names = [name for name in open_storage(url).children("") if not name.startswith((".", "__")) and name not in PLACES]
     names = sorted((name for name in names if name != "zarr.json"), key=natural)
-
-    def look(name: str) -> StoredScan | None:
-        try:
-            return open_store(child_url(url, name))
-        except (NotFoundError, UnknownFormatError, ConversionIncompleteError):
-            return None
-
-    found = in_parallel(look, names)
+    found = in_parallel(finished_store, [child_url(url, name) for name in names])
     return [(name, scan) for name, scan in zip(names, found, strict=True) if scan is not None]
 
 
