@@ -38,14 +38,6 @@ class Kept:
     scan: StoredScan
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def unseen(self) -> list[str]:
-        """What cannot be looked for."""
-        url = self.scan.url
-        if not url.lower().startswith(("http://", "https://")):
-            return []
-        return [f"'{url}' is on a web server, which lists nothing: saved results were not looked for"]
-
     def images(self) -> Images:
         """Read what the conversion wrote into the calibration: references of the detector, maps of the scan."""
         infos = {path: info for path, info in self.scan.head.arrays.items() if path.startswith(f"{CALIBRATION}/")}

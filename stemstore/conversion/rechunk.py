@@ -26,7 +26,7 @@ from stemstore.store.arrays import StoredFrames
 from stemstore.store.codecs import frame_codec, gap_codec
 from stemstore.store.cut import CUT, Cut
 from stemstore.store.metadata import GAP, INTENSITY, SUMMARY, read_root
-from stemstore.store.objects import listed_arrays
+from stemstore.store.objects import listed_arrays, unseen
 from stemstore.store.open import open_store
 from stemstore.store.writer import match
 
@@ -158,7 +158,7 @@ def decide_rechunk(store: Any, options: Mapping[str, Any]) -> Job:
     workers, max_memory = options.get("workers"), options.get("max_memory")
     scan = open_store(addresses(store)[0])
     kept = Kept(scan)
-    source = source_of_store(scan, warnings=kept.unseen)
+    source = source_of_store(scan, warnings=unseen(scan.url))
     profile = options.get("profile") or profile_of(scan)
     plan = make_plan(
         source,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from stemstore.errors import StaleStoreError, StorageError
 from stemstore.store.commit import COMMIT, check_root, read_commit
 from stemstore.store.metadata import ROOT
-from stemstore.store.objects import StoreObject, list_objects, read_object
+from stemstore.store.objects import StoreObject, list_objects, read_object, unseen
 from stemstore.store.open import open_store
-from stemstore.store.zipped import is_packed
 
 if TYPE_CHECKING:
     import os
@@ -84,8 +83,8 @@ class Opened:
     def left(self) -> list[str]:
         """Tell what lies in the place of the store and is no part of it, or cannot be seen."""
         url = self.storage.root
-        if url.lower().startswith(("http://", "https://")) and not is_packed(url):
-            return [f"'{url}' is on a web server, which lists nothing: saved results were not looked for"]
+        if cannot := unseen(url):
+            return cannot
         mine = {one.key for one in self.objects}
         other: list[str] = []
         with suppress(StorageError):  # who may read need not be allowed to list

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stemstore.errors import ChecksumError, CorruptDataError, NotFoundError
+from stemstore.places.address import is_web
 from stemstore.store.attached import list_groups
 from stemstore.store.codecs import CRC_BYTES, object_checksum, verify
 from stemstore.store.commit import COMMIT, shards_digest
 from stemstore.store.metadata import CALIBRATION, ROOT, SAVED, parse_array
 from stemstore.store.shards import ABSENT, decode_index, index_bytes
+from stemstore.store.zipped import is_packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +92,13 @@ def list_objects(storage: Storage, root: dict[str, Any]) -> list[StoreObject]:
         _check_key(one.key, storage.root)
     found.sort(key=lambda one: (one.kind == "metadata", one.kind == "chunk", one.key == ROOT))
     return [*found, StoreObject(COMMIT, "metadata")]
+
+
+def unseen(url: str) -> list[str]:
+    """Warn of what `list_objects` cannot find in a place, where there is any such thing."""
+    if not is_web(url) or is_packed(url):
+        return []
+    return [f"'{url}' is on a web server, which lists nothing: saved results were not looked for"]
 
 
 def listed_arrays(root: dict[str, Any]) -> list[ArrayInfo]:

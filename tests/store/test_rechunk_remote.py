@@ -74,3 +74,12 @@ def test_from_a_web_server(web, store, tmp_path):
     history = json.loads((tmp_path / "b.zarr" / "zarr.json").read_text())["attributes"]["stemstore"]["history"]
     assert history[-1]["warnings"] == report.warnings
     np.testing.assert_array_equal(stemstore.open(tmp_path / "b.zarr").intensity.values, np.load(tmp_path / "raw.npy"))
+
+
+@pytest.mark.slow
+def test_from_a_packed_store_on_a_web_server(web, store, tmp_path):
+    """A packed store lists what is in it wherever it lies: its results come along, and nothing is warned of."""
+    stemstore.pack_store(store, tmp_path / "a.zip")
+    report = rechunk_store(web.keep(tmp_path / "a.zip"), tmp_path / "b.zarr", layout="tiled")
+    assert report.warnings == []
+    assert list(stemstore.results(tmp_path / "b.zarr")) == ["mean"]
