@@ -15,8 +15,10 @@ from stemstore.store.refusal import refused
 from stemstore.store.urls import is_local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from stemstore_schemas import SourceFile
 
 
 class Format(Protocol):
@@ -65,6 +67,21 @@ def check_free(target: Format, files: list[Path], *, overwrite: bool) -> None:
     if foreign:
         msg = f"'{foreign[0]}' exists and is no {target.name} file, so it is not overwritten; remove it yourself"
         raise DestinationExistsError(msg, url=str(foreign[0]))
+
+
+def refuse_own(read: Iterable[SourceFile], written: Iterable[Path]) -> None:
+    """Refuse to write over what is being read.
+
+    Raises
+    ------
+    InputError
+        It would be.
+    """
+    own = {os.path.realpath(file.path) for file in read}
+    for path in written:
+        if os.path.realpath(path) in own:
+            msg = f"'{path}' is read and cannot be written in the same step; choose another destination"
+            raise InputError(msg, url=str(path))
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stemstore.config import format_size
-from stemstore.errors import DestinationExistsError, InputError, ScanWarning
+from stemstore.errors import DestinationExistsError, ScanWarning
 from stemstore.exchange import icechunk, kerchunk
-from stemstore.exchange.place import appearing, appearing_folder, local_destination
+from stemstore.exchange.place import appearing, appearing_folder, local_destination, refuse_own
 from stemstore.exchange.reference_labels import coordinate_names, labels_of, plain
 from stemstore.exchange.references import references_of
 from stemstore.scan.addresses import addresses, check_apart
@@ -184,10 +184,7 @@ def export_references(
 def _check_free(form: Form, path: Path, references: References, *, overwrite: bool) -> None:
     """Refuse a place that is taken; only references that were exported earlier may be replaced."""
     taken = os.path.lexists(path)
-    own = {os.path.realpath(file.path) for file in references.sources}
-    if os.path.realpath(path) in own:
-        msg = f"'{path}' is read and cannot be written in the same step; choose another destination"
-        raise InputError(msg, url=str(path))
+    refuse_own(references.sources, [path])
     if taken and not overwrite:
         msg = f"'{path}' exists; choose another name or pass overwrite=True"
         raise DestinationExistsError(msg, url=str(path))

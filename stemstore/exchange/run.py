@@ -15,7 +15,7 @@ import numpy as np
 from stemstore.config import format_size
 from stemstore.errors import InputError
 from stemstore.exchange.losses import losses
-from stemstore.exchange.place import appearing, check_free, local_destination
+from stemstore.exchange.place import appearing, check_free, local_destination, refuse_own
 from stemstore.exchange.raw_csr import RAW_CSR
 from stemstore.exchange.reference_export import FORMS, NAMES, ReferenceReport, export_references, form_of
 from stemstore.exchange.stempy import STEMPY
@@ -173,7 +173,7 @@ def export(
     url, stored = addresses(source)[0], store_of(opened)
     if not isinstance(opened, EventSource):
         raise _dense(url, target)
-    _refuse_own_files(opened, files)
+    refuse_own(opened.metadata.files, files)
     hidden = 0 if flyback else opened.metadata.acquisition.flyback_columns
     shown = cast("EventSource", ShownColumns(opened, hidden)) if hidden else opened
     uuid = None if stored is None else stored.uuid
@@ -225,15 +225,6 @@ def _dense(url: str, target: Target) -> InputError:
         f"stemstore.convert({url!r}, 'counted.zarr', count=True), then export that store"
     )
     return InputError(msg, url=url)
-
-
-def _refuse_own_files(source: EventSource, files: list[Path]) -> None:
-    """Refuse to write over what is being read."""
-    own = {os.path.realpath(file.path) for file in source.metadata.files}
-    for path in files:
-        if os.path.realpath(path) in own:
-            msg = f"'{path}' is read and cannot be written in the same step; choose another destination"
-            raise InputError(msg, url=str(path))
 
 
 def _most(opened: EventSource, shown: EventSource, progress: Progress) -> Array:
