@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from stemstore.store.open import StoredScan
 
 EXAMPLE = "stemstore info scan_42.zarr --history"
-COUNTED_ITEMSIZE = 2  # bytes of the pixels that events are compared with
 
 
 def run(
@@ -63,12 +62,12 @@ def run(
 
 def sizes(scan: StoredScan) -> dict[str, Any]:
     """Bytes of a store and what they amount to; None where an unfinished store does not tell."""
+    from stemstore.sources.geometry import raw_bytes
     from stemstore.store.commit import read_commit
 
     commit = read_commit(scan.head.storage) if scan.head.complete else None
     document = scan.document
-    counted = document.profile == "counted"
-    raw = math.prod(document.shape) * (COUNTED_ITEMSIZE if counted else scan.dtype.itemsize)
+    raw = raw_bytes(document.shape, None if document.profile == "counted" else scan.dtype)
     found: dict[str, Any] = {"raw_bytes": raw, "stored_bytes": None, "n_shards": None, "compression_ratio": None}
     if commit is not None:
         found |= {"stored_bytes": commit.n_bytes, "n_shards": commit.n_shards}

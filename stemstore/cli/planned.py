@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,16 @@ from stemstore.config import format_size
 if TYPE_CHECKING:
     from stemstore.conversion.job import Job
 
-COUNTED_ITEMSIZE = 2  # bytes of the pixels that events are compared with
-
 
 def facts(prepared: Job, destination: str) -> dict[str, Any]:
     """Say what a job that is decided would do; nothing is written."""
     from stemstore.conversion.plan import CountedPlan
+    from stemstore.sources.geometry import raw_bytes
     from stemstore.store.layout import dump_layout
 
     made, document = prepared.plan, prepared.document
     counted = isinstance(made, CountedPlan)
-    raw = math.prod(document.shape) * getattr(getattr(made.source, "dtype", None), "itemsize", COUNTED_ITEMSIZE)
+    raw = raw_bytes(document.shape, getattr(made.source, "dtype", None))
     # Chunks of a counted store are as wide as a block is expected to fill
     held = (
         made.layout.n_blocks * made.layout.slots_per_chunk * made.layout.slot_bytes

@@ -17,6 +17,7 @@ from stemstore.scan.calibration import Calibration, complete_axes, stated_acquis
 from stemstore.scan.open import reached
 from stemstore.scan.stored import store_at
 from stemstore.sources.contract import EventSource
+from stemstore.sources.geometry import raw_bytes
 
 if TYPE_CHECKING:
     import os
@@ -125,7 +126,6 @@ def _of_store(url: str, stored: StoredScan, calibration: Calibration, seen: Prob
     known, missing = _calibrated(document.axes, shape, acquisition, values)
     counted = document.profile == "counted"
     rate = _stored_rate(stored, frames) if counted else seen.rate
-    itemsize = 2 if counted else np.dtype(stored.dtype).itemsize
     advice = [] if stored.head.complete else ["run the conversion again; the frames so far open with allow_incomplete"]
     return Inspection(
         url=url,
@@ -138,7 +138,7 @@ def _of_store(url: str, stored: StoredScan, calibration: Calibration, seen: Prob
         scan_shape_alternatives=[tuple(other) for other in acquisition.scan_shape_alternatives],
         flyback_columns=acquisition.flyback_columns,
         dtype=None if counted else str(stored.dtype),
-        raw_bytes=math.prod(shape) * itemsize,
+        raw_bytes=raw_bytes(shape, None if counted else stored.dtype),
         file_bytes=None if commit is None else commit.n_bytes,
         files=[],
         frames=frames.model_dump(),
@@ -218,7 +218,7 @@ def _of_source(
         scan_shape_alternatives=[tuple(other) for other in acquisition.scan_shape_alternatives],
         flyback_columns=acquisition.flyback_columns,
         dtype=None if dtype is None else str(dtype),
-        raw_bytes=math.prod(shape) * (2 if dtype is None else dtype.itemsize),
+        raw_bytes=raw_bytes(shape, dtype),
         file_bytes=sum(file.size for file in metadata.files) if metadata.files else None,
         files=[file.path for file in metadata.files],
         frames=count_frames_by_state(source).model_dump(),

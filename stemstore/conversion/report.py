@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stemstore.conversion.plan import CountedPlan
+from stemstore.sources.geometry import raw_bytes
 
 if TYPE_CHECKING:
     from stemstore.conversion.job import Job
@@ -64,13 +62,12 @@ def report_of(job: Job, document: ScanDocument, url: str, seconds: float) -> Con
 
     plan, source = job.plan, job.plan.source
     commit = read_commit(open_storage(url))
-    itemsize = np.dtype(getattr(source, "dtype", np.uint16)).itemsize  # events came from 16-bit pixels
     counter = plan.counter if isinstance(plan, CountedPlan) else None
     return ConversionReport(
         url=url,
         profile=document.profile,
         shape=document.shape,
-        raw_bytes=math.prod(document.shape) * itemsize,
+        raw_bytes=raw_bytes(document.shape, getattr(source, "dtype", None)),
         stored_bytes=0 if commit is None else commit.n_bytes,
         frames=document.frames.model_dump(),
         n_events=None if document.counting is None else document.counting.n_events,

@@ -23,6 +23,15 @@ MAX_MISSING = 2**26
 """Positions that a scan may have without a frame; a senseless scan size would otherwise fill the memory."""
 
 
+COUNTED_ITEMSIZE = 2
+"""Bytes of a pixel of the frames that electron events were counted in, where these are not there to tell."""
+
+
+def raw_bytes(shape: Sequence[int], dtype: Any = None) -> int:
+    """Bytes of all pixels of a scan as a detector writes them; without a type those of electron events."""
+    return math.prod(shape) * (COUNTED_ITEMSIZE if dtype is None else np.dtype(dtype).itemsize)
+
+
 def shape_option(name: str, value: object, lengths: Sequence[int]) -> tuple[int, ...]:
     """Check an option that is a shape.
 
