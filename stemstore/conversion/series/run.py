@@ -1,21 +1,19 @@
-"""From many raw scans to one series: every scan converted by itself, then entered into the index."""
+"""From many raw scans to one series, which is begun or carried on, scan by scan."""
 
 from __future__ import annotations
 
 import logging
 import time
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stemstore.conversion.run import convert
 from stemstore.conversion.series.report import ScanOutcome, SeriesReport
-from stemstore.conversion.series.sources import keys_of, places_of, raw_scans
+from stemstore.conversion.series.sources import raw_scans
+from stemstore.conversion.series.work import Work
 from stemstore.errors import DestinationExistsError, InputError, ScanWarning, StemStoreError
 from stemstore.scan.addresses import addresses
-from stemstore.store.destination import clear
-from stemstore.store.open import finished_store, open_store
-from stemstore.store.series.entry import entry_of, in_parallel, inputs_of, orders_of, settled, with_scans
+from stemstore.store.open import finished_store
+from stemstore.store.series.entry import in_parallel, inputs_of, orders_of, settled
 from stemstore.store.series.index import Series, change_series, child_url, is_series, open_series_group
 from stemstore.store.urls import is_local, open_storage
 
@@ -23,12 +21,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from stemstore.conversion.report import ConversionReport
     from stemstore.conversion.series.sources import RawScan
     from stemstore.progress import Progress
-    from stemstore.store.open import StoredScan
     from stemstore.store.series.entry import Order
-    from stemstore_schemas import SeriesDocument, SeriesScan, SourceFile, Unit
+    from stemstore_schemas import SourceFile, Unit
 
     PathLike = str | os.PathLike[str]
 
@@ -149,95 +145,6 @@ def convert_series(  # noqa: PLR0913  # the public door: every option by its nam
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is done to every scan.
-
-    Attributes
-    ----------
-    url
-        The series.
-    places
-        Of the scans along it, by name; empty where none are given.
-    known
-        What the scans that were in the series at the beginning are made of, by name, as far as their stores tell.
-    options
-        Of `stemstore.convert`.
-    """
-
-    url: str
-    places: dict[str, float]
-    known: dict[str, list[SourceFile]]
-    options: dict[str, Any]
-
-    def take(self, scan: RawScan) -> ScanOutcome:
-        """Bring one scan into the series.
-
-        Raises
-        ------
-        StemStoreError
-            It cannot be converted, or is in the series under another name, or another scan has its name.
-        """
-        entered = {entry.name: entry for entry in open_series_group(self.url).document.scans}
-        if scan.name in entered:
-            url = child_url(self.url, entered[scan.name].path)
-            self._check_made_of(scan, open_store(url), url)
-            return ScanOutcome(scan.name, "there", url)
-        self._refuse_known(scan)
-        url = child_url(self.url, scan.name)
-        report: ConversionReport | None = None
-        store = finished_store(url)
-        if store is None:
-            report = self._convert(scan, url)
-            store = open_store(url)
-        else:
-            self._check_made_of(scan, store, url)
-        entry = entry_of(store, path=scan.name, order=self.places.get(scan.name), title=scan.title)
-        try:
-            self._enter(entry)
-        except DestinationExistsError:
-            if report is not None:
-                _remove(url)  # the same raw data as those of another scan, under other names of files
-            raise
-        return ScanOutcome(scan.name, "entered" if report is None else "converted", url, report)
-
-    def _convert(self, scan: RawScan, url: str) -> ConversionReport:
-        """Convert a scan; what is odd about it is in the report, and told when all scans are done."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ScanWarning)
-            return convert(scan.source, url, **self.options)
-
-    def _enter(self, entry: SeriesScan) -> None:
-        """Add a scan to the index, whoever else adds others at the same time."""
-
-        def change(before: SeriesDocument | None) -> SeriesDocument:
-            document = settled(before, dim=None, unit=None, title=None)
-            if entry in document.scans:
-                return document  # a first attempt whose answer was lost
-            return with_scans(document, document.scans, [entry], self.url)
-
-        change_series(self.url, change)
-
-    def _refuse_known(self, scan: RawScan) -> None:
-        """Refuse files that are in the series already under another name, before they are converted."""
-        mine = places_of(scan.files)
-        for name, files in self.known.items():
-            if mine and places_of(files) == mine:
-                msg = f"scan {scan.name!r} is in '{self.url}' already, as scan {name!r}; leave it out"
-                raise DestinationExistsError(msg, url=self.url, scan=scan.name, found=name)
-
-    def _check_made_of(self, scan: RawScan, store: StoredScan, url: str) -> None:
-        """Make sure that a store of this name was made from this scan."""
-        if not scan.files:
-            reason = "it cannot be compared with the raw scan, which does not open"
-        elif keys_of(inputs_of(store.document)) != scan.keys:
-            reason = "it was made from other files, or from these before they changed"
-        else:
-            return
-        msg = f"'{url}' is in the way of scan {scan.name!r}: {reason}; give the new one another name"
-        raise DestinationExistsError(msg, url=url, scan=scan.name)
-
-
 def _present(target: str, *, go_on: bool) -> Series | None:
     """Look what is at the destination; None where a series is to be begun."""
     if is_series(target):
@@ -294,10 +201,3 @@ def _sources_of(series: Series | None, scans: Sequence[RawScan]) -> dict[str, li
     return {
         entry.name: inputs_of(store.document) for entry, store in zip(entries, found, strict=True) if store is not None
     }
-
-
-def _remove(url: str) -> None:
-    """Remove a store that this call has made."""
-    storage = open_storage(url)
-    clear(storage)
-    storage.delete()

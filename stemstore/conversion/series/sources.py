@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import InputError, NotFoundError, StemStoreError
 from stemstore.scan.addresses import addresses
 from stemstore.scan.calibration import Calibration
-from stemstore.scan.series.members import label
+from stemstore.scan.series.members import label, refuse_namesakes
 from stemstore.scan.stored import open_source_or_store
 from stemstore.sources.files import expand, list_folder
 from stemstore.sources.registry import explain
@@ -115,7 +115,7 @@ def raw_scans(sources: Any, options: Mapping[str, Any]) -> tuple[list[RawScan], 
     scans = [_described(name, source, opening) for name, source in given]
     if isinstance(sources, (str, os.PathLike)):
         scans = without_companions(scans)
-    check_apart(scans)
+    refuse_twins(scans)
     return scans, skipped
 
 
@@ -126,7 +126,7 @@ def slug(text: str) -> str:
     return f"{name}_scan" if name in (*PLACES, "zarr.json") else name
 
 
-def check_apart(scans: Sequence[RawScan]) -> None:
+def refuse_twins(scans: Sequence[RawScan]) -> None:
     """Refuse scans of one name, and a scan that is named twice.
 
     Raises
@@ -134,16 +134,9 @@ def check_apart(scans: Sequence[RawScan]) -> None:
     InputError
         There are such.
     """
-    names: dict[str, RawScan] = {}
+    refuse_namesakes((scan.name, scan.source) for scan in scans)
     made: dict[frozenset[Key], RawScan] = {}
     for scan in scans:
-        twin = names.setdefault(scan.name, scan)
-        if twin is not scan:
-            msg = (
-                f"two scans would be called {scan.name!r}: {twin.source!s} and {scan.source!s}; name them yourself, "
-                "{'first': …, 'second': …}"
-            )
-            raise InputError(msg, scan=scan.name, found=str(scan.source))
         twin = made.setdefault(places_of(scan.files), scan) if scan.files else scan
         if twin is not scan:
             msg = f"scans {twin.name!r} and {scan.name!r} are made of the same files; leave one out"

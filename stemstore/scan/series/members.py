@@ -110,6 +110,30 @@ def label(url: Any) -> str:
     return without_ending(name) if folder or name.endswith(SUFFIXES) else PurePosixPath(name).stem
 
 
+def refuse_namesakes(scans: Iterable[tuple[str, Any]]) -> None:
+    """Refuse scans of one name.
+
+    Parameters
+    ----------
+    scans
+        Names, and where they lie.
+
+    Raises
+    ------
+    InputError
+        There are such.
+    """
+    known: dict[str, Any] = {}
+    for name, url in scans:
+        if name in known:
+            msg = (
+                f"two scans are called {name!r}: {known[name]!s} and {url!s}; name them yourself, "
+                "{'first': …, 'second': …}"
+            )
+            raise InputError(msg, scan=name, found=str(url))
+        known[name] = url
+
+
 def _reached(url: Any, reach: Mapping[str, Any]) -> Any:
     return reached(url, **reach) if isinstance(url, (str, os.PathLike)) else url
 
@@ -119,15 +143,7 @@ def _named(urls: Sequence[Any]) -> list[Named]:
         msg = "no scans are named; give a series, a folder of stores, a pattern, or a list of scans"
         raise InputError(msg)
     scans = [Named(label(url), url) for url in urls]
-    known: dict[str, Any] = {}
-    for scan in scans:
-        if scan.name in known:
-            msg = (
-                f"two scans are called {scan.name!r}: {known[scan.name]!s} and {scan.url!s}; name them yourself, "
-                "{'first': …, 'second': …}"
-            )
-            raise InputError(msg, key=scan.name, found=str(scan.url))
-        known[scan.name] = scan.url
+    refuse_namesakes((scan.name, scan.url) for scan in scans)
     return scans
 
 

@@ -134,7 +134,7 @@ def test_one_that_fails_does_not_hold_up_the_others(raw, series, stack):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment", ["stemstore.conversion.series.run.entry_of", "stemstore.store.writer.StoreWriter.finalise"]
+    "moment", ["stemstore.conversion.series.work.entry_of", "stemstore.store.writer.StoreWriter.finalise"]
 )
 def test_killed_at_the_worst_moment(raw, series, stack, moment):
     """Killed between store and index, or before the store is whole: the series opens, and the next call goes on."""
@@ -166,7 +166,7 @@ def test_killed_at_the_worst_moment(raw, series, stack, moment):
 
 def test_ctrl_c_keeps_what_is_done(raw, series, monkeypatch):
     """An interruption says how many scans are in the series and how to go on."""
-    from stemstore.conversion.series import run as room
+    from stemstore.conversion.series import work as room
 
     real, calls = room.convert, []
 
@@ -204,7 +204,7 @@ def test_the_same_data_twice(raw, series, stack):
 @pytest.mark.parametrize(
     ("sources", "options", "reason"),
     [
-        (["scan 1.npy", "other/scan 1.npy"], {}, "two scans would be called 'scan_1'"),
+        (["scan 1.npy", "other/scan 1.npy"], {}, "two scans are called 'scan_1'"),
         ({"a": "scan 1.npy", "b": "scan 1.npy"}, {}, "scans 'a' and 'b' are made of the same files"),
         (["scan 1.npy"], {"order": [1, 2]}, "order has 2 places for 1 scans"),
         (["scan 1.npy"], {"unit": "s"}, "unit='s' without places"),
