@@ -257,10 +257,10 @@ def build(
     import xarray as xr
 
     import stemstore.scan.accessor  # noqa: F401  (registers ``result.stem``)
+    from stemstore.scan.calibration_arrays import with_arrays
     from stemstore.scan.coordinates import scan_coordinates
     from stemstore.scan.corrected import corrected_source
     from stemstore.scan.lazy import ScanArray, require_classic_arrays
-    from stemstore.scan.saved import with_arrays
     from stemstore.scan.states import frame_states
     from stemstore.selection import Selection
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.scan.altered import is_counted
+from stemstore.scan.calibration_arrays import lazy_map, map_attributes
 from stemstore.scan.lazy import ScanArray
 from stemstore.scan.open import dressed
 from stemstore.scan.origins import ORIGIN
-from stemstore.scan.saved import lazy_map, map_attributes
 from stemstore.scan.series.source import SeriesSource
 from stemstore.scan.stated import ATTRIBUTES, with_attributes
 from stemstore.scan.states import frame_states
