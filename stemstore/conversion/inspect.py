@@ -14,10 +14,10 @@ from stemstore.conversion.inspection import Inspection
 from stemstore.errors import StemStoreError
 from stemstore.scan.addresses import addresses
 from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
-from stemstore.scan.open import reached
 from stemstore.scan.stored import store_at
 from stemstore.sources.contract import EventSource
 from stemstore.sources.geometry import raw_bytes
+from stemstore.store.address import reach
 
 if TYPE_CHECKING:
     import os
@@ -87,7 +87,7 @@ def inspect(
     from stemstore.sources.registry import explain, open_source
 
     calibration, reader_options = Calibration.split(options)
-    paths = addresses(reached(url, storage_options))
+    paths = addresses(reach(url, storage_options))
     stored = None if reader is not None else store_at(paths, reader_options, allow_incomplete=True)
     if stored is not None:
         seen = _probe_store(stored, paths[0], plot) if sample or plot is not None else Probe()

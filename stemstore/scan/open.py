@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import ScanWarning
 from stemstore.scan.calibration import Calibration, complete_axes
 from stemstore.scan.stated import ATTRIBUTES, apply_values
+from stemstore.store.address import reach
 
 if TYPE_CHECKING:
     import os
@@ -117,7 +118,7 @@ def open_scan(  # noqa: PLR0913 (the public door: every correction by its name)
     """
     given, reader_options = Calibration.split(options)
     found = find_scan(
-        reached(url, storage_options, cache, cache_size),
+        reach(url, storage_options, cache, cache_size),
         {"dark": dark, "gain": gain, "bad_pixels": bad_pixels, "mask": mask},
         reader=reader,
         allow_incomplete=allow_incomplete,
@@ -182,17 +183,6 @@ def find_scan(
     metadata, carried = source.metadata, references_of(source)
     known = Known(arrays=carried, asked=Asked.of(wanted, source.frame_shape, carried))
     return Found(scan_source(source), metadata.axes, metadata.acquisition, known, paths[0], tuple(metadata.warnings))
-
-
-def reached(
-    url: Any, storage_options: Mapping[str, Any] | None, cache: Any = None, cache_size: str | int | None = None
-) -> Any:
-    """Put into a URL how it is reached; parameters and errors as of `open_scan`."""
-    if storage_options is None and cache is None and cache_size is None:
-        return url
-    from stemstore.store.address import reach
-
-    return reach(url, storage_options, cache, cache_size)
 
 
 @dataclass(frozen=True, slots=True)

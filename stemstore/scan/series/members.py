@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import InputError, NotFoundError
 from stemstore.places.address import local_path
 from stemstore.scan.addresses import addresses
-from stemstore.scan.open import reached
-from stemstore.store.address import StoreUrl
+from stemstore.store.address import StoreUrl, reach
 from stemstore.store.open import is_store
 from stemstore.store.series.entry import SUFFIXES, in_parallel, natural, without_ending
 from stemstore.store.series.index import Series, child_url, series_at
@@ -63,14 +62,14 @@ class Meant:
     series: Series | None = None
 
 
-def meant(urls: Any, reach: Mapping[str, Any]) -> Meant:
+def meant(urls: Any, options: Mapping[str, Any]) -> Meant:
     """Find out which scans are meant; nothing of them is read but the index of a group, or the list of a folder.
 
     Parameters
     ----------
     urls
         A series, a folder of stores, a pattern, or scans one by one: a list, or a mapping from names.
-    reach
+    options
         ``storage_options``, ``cache`` and ``cache_size`` as of `stemstore.open`.
 
     Raises
@@ -86,13 +85,13 @@ def meant(urls: Any, reach: Mapping[str, Any]) -> Meant:
         if odd := [name for name in urls if not isinstance(name, str) or not name or "/" in name]:
             msg = f"a scan cannot be called {odd[0]!r}; choose a text without '/'"
             raise InputError(msg, found=odd[0])
-        return Meant([Named(name, _reached(url, reach)) for name, url in urls.items()])
+        return Meant([Named(name, _reached(url, options)) for name, url in urls.items()])
     if not isinstance(urls, (str, os.PathLike)):
         if not isinstance(urls, Iterable):
             msg = f"a series is a path, a list of scans or a mapping from names, not {type(urls).__name__}"
             raise InputError(msg, found=type(urls).__name__)
-        return Meant(_named([_reached(url, reach) for url in urls]))
-    url = addresses(_reached(urls, reach))[0]
+        return Meant(_named([_reached(url, options) for url in urls]))
+    url = addresses(_reached(urls, options))[0]
     if (series := series_at(url)) is not None:
         return Meant([Named(scan.name, child_url(url, scan.path), scan) for scan in series.document.scans], series)
     if any(mark in url for mark in _WILD) and not open_storage(url).exists():
@@ -134,8 +133,8 @@ def refuse_namesakes(scans: Iterable[tuple[str, Any]]) -> None:
         known[name] = url
 
 
-def _reached(url: Any, reach: Mapping[str, Any]) -> Any:
-    return reached(url, **reach) if isinstance(url, (str, os.PathLike)) else url
+def _reached(url: Any, options: Mapping[str, Any]) -> Any:
+    return reach(url, **options) if isinstance(url, (str, os.PathLike)) else url
 
 
 def _named(urls: Sequence[Any]) -> list[Named]:
