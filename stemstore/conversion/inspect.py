@@ -14,7 +14,7 @@ from stemstore.conversion.inspection import Inspection
 from stemstore.errors import StemStoreError
 from stemstore.scan.addresses import addresses
 from stemstore.scan.calibration import Calibration, complete_axes, stated_acquisition, stated_axis
-from stemstore.scan.stored import store_at
+from stemstore.scan.opening import store_at
 from stemstore.sources.contract import EventSource
 from stemstore.sources.geometry import raw_bytes
 from stemstore.store.address import reach

@@ -16,7 +16,8 @@ from stemstore.conversion.stored import Carried, earlier_counting
 from stemstore.errors import InputError
 from stemstore.scan.calibration import Calibration
 from stemstore.scan.corrected import Asked, CorrectedFrames
-from stemstore.scan.stored import as_frames, open_named
+from stemstore.scan.opening import open_named
+from stemstore.scan.stored import as_frames
 from stemstore.sources.contract import EventSource
 from stemstore.sources.references import references_of
 from stemstore.store.cut import CUT, Cut

@@ -22,7 +22,8 @@ from stemstore.exchange.stempy import STEMPY
 from stemstore.exchange.target import CountedScan, ShownColumns
 from stemstore.progress import NoProgress, Progress
 from stemstore.scan.addresses import addresses, check_apart
-from stemstore.scan.stored import EventsOfStore, open_source_or_store, store_of
+from stemstore.scan.opening import open_source_or_store
+from stemstore.scan.stored import EventsOfStore, store_of
 from stemstore.sources.contract import EventSource
 from stemstore.sources.electrons import multiplicity
 

@@ -165,7 +165,7 @@ def find_scan(
     """
     from stemstore.scan.addresses import addresses
     from stemstore.scan.corrected import Asked
-    from stemstore.scan.stored import store_at
+    from stemstore.scan.opening import store_at
     from stemstore.sources.references import references_of
     from stemstore.sources.registry import open_source
     from stemstore.sources.streaming import scan_source

@@ -13,8 +13,8 @@ import stemstore
 from stemstore.errors import DestinationExistsError, InputError, StorageError, UnknownFormatError
 from stemstore.exchange.run import export
 from stemstore.exchange.target import ShownColumns
+from stemstore.scan.opening import open_source_or_store
 from stemstore.scan.saved import save_calibration
-from stemstore.scan.stored import open_source_or_store
 from stemstore.testing.arrays import ArrayEvents
 
 ENDINGS = ["a.h5", "a.toml"]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import stemstore
 from stemstore.errors import InputError
 from stemstore.scan.addresses import check_apart
-from stemstore.scan.stored import as_frames, boxes, open_source_or_store
+from stemstore.scan.opening import open_source_or_store
+from stemstore.scan.stored import as_frames, boxes
 from stemstore.sources.contract import EventSource, FrameSource
 from stemstore.testing.arrays import ArrayEvents
 

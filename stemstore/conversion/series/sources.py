@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import InputError, NotFoundError, StemStoreError
 from stemstore.scan.addresses import addresses
 from stemstore.scan.calibration import Calibration
+from stemstore.scan.opening import open_source_or_store
 from stemstore.scan.series.members import label, refuse_namesakes
-from stemstore.scan.stored import open_source_or_store
 from stemstore.sources.files import expand, list_folder
 from stemstore.sources.registry import explain
 from stemstore.sources.remote import place
