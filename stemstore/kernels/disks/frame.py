@@ -25,9 +25,9 @@ def loadable(frame: Array) -> Array:
     return frozen(frame.astype(frame.dtype.newbyteorder("="), copy=False))
 
 
-def offset_of(frame: Array, *, counted: bool) -> float:
-    """Give what is taken off every pixel so that float32 holds the rest: nothing for few-bit integers and electrons."""
-    if counted or (frame.dtype.kind in "ui" and frame.dtype.itemsize <= SHORT):
+def offset_of(frame: Array) -> float:
+    """Give what is taken off every pixel so that float32 holds the rest: nothing for few-bit integers."""
+    if frame.dtype.kind in "ui" and frame.dtype.itemsize <= SHORT:
         return 0.0
     some = frame[:: max(1, frame.shape[0] // 32), :: max(1, frame.shape[1] // 32)].astype(np.float64)
     known = some[np.isfinite(some)]

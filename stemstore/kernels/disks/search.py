@@ -35,7 +35,7 @@ FILTERS = (*STEPS, "min_spacing after refinement", "hot pixel")
 ROUNDING = 1e-6  # rounding of a float32 transform pair, relative to the norms of frame and kernel
 
 
-def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = False) -> int:
+def frame_disks(frame: Array, plan: DiskPlan, out: Array) -> int:
     """Find the disks of one frame.
 
     Parameters
@@ -46,8 +46,6 @@ def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = Fal
         From `stemstore.kernels.disks.plan.plan_disks`.
     out : shape (max_peaks, len(COLUMNS)), float32
         Filled with the columns of the disks, see `COLUMNS`, largest correlation first, then NaN.
-    counted
-        Whether a frame of floating-point type holds whole electrons.
 
     Returns
     -------
@@ -59,15 +57,15 @@ def frame_disks(frame: Array, plan: DiskPlan, out: Array, *, counted: bool = Fal
     counts on its background can be located with, see `stemstore.kernels.disks.sums.precision`; the mode
     ``"likelihood"`` comes close to it.
     """
-    return int(_find(frame, plan, out, counted=counted)[-1])
+    return int(_find(frame, plan, out)[-1])
 
 
-def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dict[str, int]:
+def filter_counts(frame: Array, plan: DiskPlan) -> dict[str, int]:
     """Count the peaks of one frame that are left after each step.
 
     Parameters
     ----------
-    frame, plan, counted
+    frame, plan
         As of `frame_disks`.
 
     Returns
@@ -77,18 +75,17 @@ def filter_counts(frame: Array, plan: DiskPlan, *, counted: bool = False) -> dic
         absolute threshold on the level of the frame and keep `edge_boundary`, the last one is the number of disks.
     """
     out = np.empty((plan.parameters.max_peaks, len(COLUMNS)), np.float32)
-    return dict(zip(FILTERS, _find(frame, plan, out, counted=counted).tolist(), strict=True))
+    return dict(zip(FILTERS, _find(frame, plan, out).tolist(), strict=True))
 
 
-def _find(frame: Array, plan: DiskPlan, out: Array, *, counted: bool) -> Int64Array:
+def _find(frame: Array, plan: DiskPlan, out: Array) -> Int64Array:
     """Write the table of the disks; give the numbers of peaks left after each of `FILTERS`."""
     options, shown = plan.parameters, plan.visibility
     frame = loadable(frame)
-    offset = offset_of(frame, counted=counted)
-    counted = counted or frame.dtype.kind in "ui"
+    offset = offset_of(frame)
     image, binned = correlation.workspace(plan.frame_shape, shown.margin, plan.fft_shape)
     sizes = shown.margin, options.binning, max(4, round(options.radius))
-    noise, norm = make_ready(frame, (plan.bad, shown.bins), offset, counted, (image, binned), sizes)
+    noise, norm = make_ready(frame, (plan.bad, shown.bins), offset, frame.dtype.kind in "ui", (image, binned), sizes)
     spectrum = correlation.transform(binned)
     score = _detection_map(spectrum, plan)
     floor = ROUNDING * norm * math.sqrt(plan.square) / options.binning

@@ -12,7 +12,7 @@ def test_loading_keeps_differences_of_large_counts() -> None:
     """Counts far above 2^24 lose nothing, because most of them is taken off before rounding."""
     frame = np.array([[2**31, 2**31 + 1], [2**31 + 3, 2**31 - 2]], np.uint32)
     image = np.zeros((4, 4), np.float32)
-    offset = pixels.offset_of(frame, counted=False)
+    offset = pixels.offset_of(frame)
     assert pixels.load(frame, np.zeros((2, 2), np.bool_), offset, image, 1) == 0
     assert np.diff(image[1:3, 1:3].ravel()).tolist() == [1, 2, -5]
     assert image[0].tolist() == [0, 0, 0, 0]
@@ -20,10 +20,9 @@ def test_loading_keeps_differences_of_large_counts() -> None:
 
 @pytest.mark.parametrize(("dtype", "offset"), [(np.uint8, 0.0), (np.uint16, 0.0), (np.uint32, 7.0), (np.float32, 7.0)])
 def test_only_wide_types_need_an_offset(dtype: type, offset: float) -> None:
-    """Few-bit integers are exact as they are; counted frames, too, whatever their type."""
+    """Few-bit integers are exact as they are."""
     frame = np.full((8, 8), 7, dtype)
-    assert pixels.offset_of(frame, counted=False) == offset
-    assert pixels.offset_of(frame, counted=True) == 0.0
+    assert pixels.offset_of(frame) == offset
 
 
 def test_missing_pixels_take_the_mean_of_their_neighbours() -> None:
