@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import ConversionIncompleteError, CorruptDataError, NotFoundError
 from stemstore.store.attached_array import StoredArray
-from stemstore.store.metadata import CALIBRATION, ROOT, SAVED, read_root
-from stemstore.store.objects import DERIVED, list_objects, read_object
+from stemstore.store.metadata import CALIBRATION, DERIVED, ROOT, SAVED, read_root
+from stemstore.store.objects import list_objects, read_object
 
 if TYPE_CHECKING:
     from stemstore.conversion.images import Images

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from stemstore.ops.saved.results import PARENT, describe_result
+from stemstore.ops.saved.results import describe_result
 from stemstore.store.attached import list_groups
 from stemstore.store.commit import read_commit
+from stemstore.store.metadata import DERIVED
 from stemstore.store.open import open_store
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def read_lineage(store: str | os.PathLike[str]) -> Lineage:
         It, or one of its results, cannot be read.
     """
     scan = open_store(store)
-    results = [describe_result(scan.url, name) for name in list_groups(scan.url, PARENT)]
+    results = [describe_result(scan.url, name) for name in list_groups(scan.url, DERIVED)]
     return trace(scan.url, scan.document, read_commit(scan.head.storage), results)
 
 
@@ -189,7 +190,7 @@ def _add_result(lineage: Lineage, url: str, document: ResultDocument) -> None:
     A history does not tell which operation took what another one gave, so that no step claims it.
     """
     key = f"uuid:{document.uuid}"
-    path = f"{url.rstrip('/')}/{PARENT}/{document.name}"
+    path = f"{url.rstrip('/')}/{DERIVED}/{document.name}"
     about = f"saved result: {', '.join(document.variables)}"
     lineage.things[key] = Thing(key, "result", path, document.name, about, time=document.time)
     if not document.history:

@@ -25,7 +25,7 @@ from stemstore.store.calibration import MAPS, read_calibration
 from stemstore.store.commit import COMMIT, digest, read_commit
 from stemstore.store.journal import EDIT
 from stemstore.store.maps import read_map
-from stemstore.store.metadata import GAP, N_SLOTS, ROOT, SUMMARY, VALID, read_root
+from stemstore.store.metadata import DERIVED, GAP, N_SLOTS, ROOT, SUMMARY, VALID, read_root
 from stemstore.store.objects import listed_arrays
 from stemstore.store.open import open_store
 from stemstore.store.verify import verify_store
@@ -247,7 +247,7 @@ def _calibration(scan: StoredScan) -> Iterator[Finding]:
 
 
 def _results(scan: StoredScan) -> Iterator[Finding]:
-    from stemstore.ops.saved.results import PARENT, results
+    from stemstore.ops.saved.results import results
 
     try:
         listed = results(scan.head.url)
@@ -255,10 +255,10 @@ def _results(scan: StoredScan) -> Iterator[Finding]:
         return  # of the metadata, which was told
     for name, saved in listed.items():
         if saved.problem is not None:
-            yield Finding("error", f"{PARENT}/{name}", saved.problem)
-    for name in scan.head.storage.children(PARENT):
+            yield Finding("error", f"{DERIVED}/{name}", saved.problem)
+    for name in scan.head.storage.children(DERIVED):
         if name.startswith("."):
-            yield Finding("warning", f"{PARENT}/{name}", "a killed process left it behind; it may be removed")
+            yield Finding("warning", f"{DERIVED}/{name}", "a killed process left it behind; it may be removed")
 
 
 def _web(scan: StoredScan, arrays: dict[str, ArrayInfo]) -> Iterator[Finding]:

@@ -238,12 +238,13 @@ def describe_store(scan: StoredScan) -> SourceMetadata:
     """Say about a store what a reader says about raw files; results kept beside its scan are a warning."""
     from stemstore.store.attached import list_groups
     from stemstore.store.commit import read_commit
+    from stemstore.store.metadata import DERIVED
     from stemstore_schemas import SourceFile, SourceMetadata
 
     document, commit = scan.document, read_commit(scan.head.storage)
     n_bytes, time = (0, None) if commit is None else (commit.n_bytes, commit.time)
     digest = None if commit is None else commit.shards_digest
-    results = list_groups(scan.url, "derived")
+    results = list_groups(scan.url, DERIVED)
     warnings = []
     if results:
         warnings.append(f"saved results ({', '.join(results)}) stay with '{scan.url}' and are not carried over")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import CorruptDataError, NotFoundError, StorageError
 from stemstore.store.commit import COMMIT
-from stemstore.store.metadata import ROOT, SAVED
-from stemstore.store.objects import DERIVED, StoreObject, list_objects, read_object
+from stemstore.store.metadata import DERIVED, ROOT, SAVED
+from stemstore.store.objects import StoreObject, list_objects, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

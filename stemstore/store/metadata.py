@@ -31,6 +31,9 @@ CALIBRATION = "calibration"
 SAVED = f"{CALIBRATION}/saved"
 """Group of the calibration that was saved last; arrays that a conversion wrote lie in ``calibration`` and stay."""
 
+DERIVED = "derived"
+"""Group that holds the groups of saved results."""
+
 COLUMNS = {name: f"events/{name}" for name in ("energy", "offset_ky", "offset_kx")}
 """Arrays of further values of every event, by name."""
 

@@ -18,7 +18,7 @@ from stemstore.places.address import is_web
 from stemstore.store.attached import list_groups
 from stemstore.store.codecs import CRC_BYTES, object_checksum, verify
 from stemstore.store.commit import COMMIT, shards_digest
-from stemstore.store.metadata import CALIBRATION, ROOT, SAVED, parse_array
+from stemstore.store.metadata import CALIBRATION, DERIVED, ROOT, SAVED, parse_array
 from stemstore.store.shards import ABSENT, decode_index, index_bytes
 from stemstore.store.zipped import is_packed
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from stemstore.store.metadata import ArrayInfo
     from stemstore.store.urls import Storage
     from stemstore_schemas import CommitDocument
-
-DERIVED = "derived"
 
 Kind = Literal["shard", "chunk", "metadata"]
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from stemstore.errors import CorruptDataError, NotFoundError, StemStoreError
 from stemstore.ops.disks.pieces import PieceDisks
-from stemstore.ops.saved.results import PARENT
 from stemstore.store.attached import check_name
+from stemstore.store.metadata import DERIVED
 from stemstore.store.urls import open_storage
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class PartsInStore:
 
     def __init__(self, url: str, name: str) -> None:
         self._storage = open_storage(url)
-        self.place = f"{PARENT}/.part-{check_name(name)}"
+        self.place = f"{DERIVED}/.part-{check_name(name)}"
         self._counts: dict[int, Array] = {}
 
     def plan(self) -> dict[str, Any] | None:

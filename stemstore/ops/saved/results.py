@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import CorruptDataError, FormatVersionError, InputError, NotFoundError, StemStoreError
 from stemstore.ops.saved.result_arrays import LABELS, lazy_array, read_coordinates, restored, text_of
 from stemstore.store.attached import check_name, list_groups, read_group
-from stemstore.store.metadata import ATTRIBUTE
+from stemstore.store.metadata import ATTRIBUTE, DERIVED
 from stemstore.store.series.holder import open_holder
 from stemstore_schemas import SchemaVersionError, load_result
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from stemstore.store.attached_array import StoredArray
     from stemstore_schemas import ResultDocument
-
-PARENT = "derived"
-"""Group of a store that holds the groups of its results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +143,7 @@ def results(store: str | os.PathLike[str] | xr.Dataset) -> dict[str, SavedResult
         There is no such store.
     """
     url = url_of(store)
-    names = list_groups(url, PARENT)
+    names = list_groups(url, DERIVED)
     if not names:
         open_holder(url, allow_incomplete=True)  # tells what is wrong where there is no store at all
     return {name: _listed(url, name) for name in names}
@@ -167,7 +164,7 @@ def describe_result(store: str | os.PathLike[str] | xr.Dataset, name: str) -> Re
 def _no_result(url: str, name: str) -> NotFoundError:
     """Make the error for a result that is not there; raises what is wrong with the store, if it is the store."""
     open_holder(url)
-    msg = f"'{url}' has no result {name!r}; it has {', '.join(list_groups(url, PARENT)) or 'none'}"
+    msg = f"'{url}' has no result {name!r}; it has {', '.join(list_groups(url, DERIVED)) or 'none'}"
     return NotFoundError(msg, url=url, key=name)
 
 
@@ -198,7 +195,7 @@ def url_of(store: Any) -> str:
 
 def _read(url: str, name: str) -> tuple[ResultDocument, dict[str, Any], dict[str, StoredArray]] | None:
     """Read the document of a result, its attributes and its arrays; None where there is none."""
-    found = read_group(url, f"{PARENT}/{name}")
+    found = read_group(url, f"{DERIVED}/{name}")
     if found is None:
         return None
     attributes, arrays = found
@@ -212,7 +209,7 @@ def _read(url: str, name: str) -> tuple[ResultDocument, dict[str, Any], dict[str
         msg = f"cannot open the result {name!r} of '{url}': {error}"
         raise FormatVersionError(msg, url=url, found=error.found, expected=error.known) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        where = f"{url}/{PARENT}/{name}"
+        where = f"{url}/{DERIVED}/{name}"
         msg = f"'{where}' is no saved result of stemstore, or is damaged ({error}); look at it with zarr.open"
         raise CorruptDataError(msg, url=url, key=name) from error
     attributes.pop("coordinates", None)

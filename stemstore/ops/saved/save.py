@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from stemstore.errors import InputError
 from stemstore.ops.saved.history import history_entries, history_lines
 from stemstore.ops.saved.result_arrays import arrays_of, stored_attributes, stored_value, stream
-from stemstore.ops.saved.results import PARENT, open_result, url_of
+from stemstore.ops.saved.results import open_result, url_of
 from stemstore.scan.provenance import PACKAGES, history_entry
 from stemstore.store.attached import check_json, check_name, create_group
-from stemstore.store.metadata import ATTRIBUTE
+from stemstore.store.metadata import ATTRIBUTE, DERIVED
 from stemstore.store.series.holder import open_holder
 from stemstore_schemas import ResultDocument, dump_document
 
@@ -120,7 +120,7 @@ def save(
     if further:
         attributes["coordinates"] = " ".join(further)  # how xarray tells coordinates from data
     begun = time.monotonic()
-    writer = create_group(url, f"{PARENT}/{name}", arrays, replace=overwrite)
+    writer = create_group(url, f"{DERIVED}/{name}", arrays, replace=overwrite)
     try:
         with warnings.catch_warnings(record=True) as caught:
             stream(arrays, writer.targets)
