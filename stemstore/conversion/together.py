@@ -37,27 +37,25 @@ def shards_together(layout: DenseLayout, chunk: Sequence[int], room: int) -> tup
     shards
         Per scan axis; of all that fit the choice with the fewest decoded chunks, of these the smallest.
     """
-    scan, shard = layout.scan_shape, layout.shard
-    frame = math.prod(layout.shape[-2:]) * np.dtype(layout.dtype).itemsize
-    best = (1,) * len(scan)
-    found = _effort(scan, shard, chunk, best, frame)
-    for several in itertools.product(*map(_multiples, scan, shard, chunk)):
-        effort = _effort(scan, shard, chunk, several, frame)
-        if effort[1] <= room and effort < found:
-            best, found = several, effort
+    best = (1,) * len(layout.scan_shape)
+    least = _decoded(layout, chunk, best), bytes_together(layout, best)
+    for several in itertools.product(*map(_multiples, layout.scan_shape, layout.shard, chunk)):
+        effort = _decoded(layout, chunk, several), bytes_together(layout, several)
+        if effort[1] <= room and effort < least:
+            best, least = several, effort
     return best
 
 
 def times_decoded(layout: DenseLayout, chunk: Sequence[int], shards: Sequence[int]) -> float:
     """How often a chunk is decoded, on average, where so many shards along each scan axis are read together."""
-    effort, _ = _effort(layout.scan_shape, layout.shard, chunk, shards, 1)
-    return effort / math.prod(-(-n // c) for n, c in zip(layout.scan_shape, chunk, strict=True))
+    n_chunks = math.prod(-(-n // c) for n, c in zip(layout.scan_shape, chunk, strict=True))
+    return _decoded(layout, chunk, shards) / n_chunks
 
 
 def bytes_together(layout: DenseLayout, shards: Sequence[int]) -> int:
     """Bytes of the frames of so many shards along each scan axis."""
-    frame = math.prod(layout.shape[-2:]) * np.dtype(layout.dtype).itemsize
-    return _effort(layout.scan_shape, layout.shard, layout.shard, shards, frame)[1]
+    frames = math.prod(min(n, k * s) for n, s, k in zip(layout.scan_shape, layout.shard, shards, strict=False))
+    return frames * math.prod(layout.shape[-2:]) * np.dtype(layout.dtype).itemsize
 
 
 def readings(layout: DenseLayout, indices: Sequence[int], shards: Sequence[int]) -> Iterator[list[int]]:
@@ -76,14 +74,10 @@ def box_of(parts: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
     )
 
 
-def _effort(
-    scan: Sequence[int], shard: Sequence[int], chunk: Sequence[int], several: Sequence[int], frame: int
-) -> tuple[int, int]:
-    """Chunks that all readings decode together, and bytes of the frames of one reading."""
-    axes = list(zip(scan, shard, chunk, several, strict=False))
-    return math.prod(_pieces(n, c, k * s) for n, s, c, k in axes), math.prod(
-        min(n, k * s) for n, s, _, k in axes
-    ) * frame
+def _decoded(layout: DenseLayout, chunk: Sequence[int], shards: Sequence[int]) -> int:
+    """Chunks that all readings decode together."""
+    axes = zip(layout.scan_shape, layout.shard, chunk, shards, strict=False)
+    return math.prod(_pieces(n, c, k * s) for n, s, c, k in axes)
 
 
 def _pieces(n: int, a: int, b: int) -> int:
@@ -94,12 +88,5 @@ def _pieces(n: int, a: int, b: int) -> int:
 def _multiples(n: int, shard: int, chunk: int) -> list[int]:
     """Shards along an axis worth trying: a few, powers of two, whole chunks, and all."""
     most = -(-n // shard)
-    tried = {
-        1,
-        3,
-        math.lcm(shard, chunk) // shard,
-        -(-chunk // shard),
-        most,
-        *(1 << k for k in range(most.bit_length())),
-    }
-    return sorted(k for k in tried if k <= most)
+    powers = (1 << k for k in range(most.bit_length()))
+    return sorted(k for k in {3, math.lcm(shard, chunk) // shard, -(-chunk // shard), most, *powers} if k <= most)
