@@ -21,6 +21,9 @@ from stemstore.errors import (
     UnknownFormatError,
 )
 
+SERIES = "stemstore.series"
+"""What the document of a series calls itself; the room that knows it is not loaded for every error."""
+
 OK, FAILED, USAGE, UNREADABLE, EXISTS, MISMATCH, BUDGET = range(7)
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits: the same command goes on where it was
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143  # 128 and the number of the signal, as shells report it
@@ -64,7 +67,6 @@ HINTS: dict[type[BaseException], str] = {
     UnknownFormatError: "'stemstore readers' lists the formats; name one with --reader",
     AmbiguousFormatError: "name the format with --reader",
     CalibrationMissingError: "state the calibration, for example --detector-step '0.5 mrad' --beam-energy '300 keV'",
-    DestinationExistsError: "--overwrite replaces a store or an image",
     MemoryBudgetError: "--max-memory sets the budget",
     ConversionIncompleteError: "'stemstore repair' shows how far it came, and finishes it",
     SeriesIncompleteError: "the same command with --resume leaves alone what is done",
@@ -82,4 +84,8 @@ def exit_code(error: BaseException) -> int:
 
 def hint(error: BaseException) -> str | None:
     """Name the option or verb that helps against an error; None where there is no special one."""
+    if isinstance(error, DestinationExistsError):  # a message that does not offer it knows why
+        return "--overwrite replaces it" if str(error).endswith("pass overwrite=True") else None
+    if isinstance(error, UnknownFormatError) and error.context.get("found") == SERIES:
+        return "'stemstore info' lists its scans"
     return next((HINTS[cls] for cls in type(error).__mro__ if cls in HINTS), None)

@@ -37,7 +37,7 @@ def check_target(path: str, *, overwrite: bool) -> None:
         msg = f"image {path!r} must end in {' or '.join(SUFFIXES)}; .npy keeps the numbers, .png is a picture"
         raise InputError(msg, found=target.suffix, expected=SUFFIXES)
     if target.is_dir() or (target.exists() and not overwrite):
-        msg = f"{path!r} exists; choose another name"
+        msg = f"{path!r} exists; choose another name{'' if target.is_dir() else ' or pass overwrite=True'}"
         raise DestinationExistsError(msg, url=path)
     if not target.parent.is_dir():
         msg = f"folder {str(target.parent)!r} of the image does not exist; make it first"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import stemstore.errors as e
-from stemstore.cli.exit import exit_code
+from stemstore.cli.exit import SERIES, exit_code, hint
 
 EXPECTED = {
     e.StemStoreError: 1,
@@ -94,17 +94,30 @@ def test_unforeseen_errors_say_how_to_see_more(call, monkeypatch):
 
 def test_errors_as_json(call, monkeypatch):
     """With --json an error is one document on standard error, its context included."""
-    failing(monkeypatch, e.DestinationExistsError("is there", url="x.zarr", size=float("nan")))
+    failing(monkeypatch, e.DestinationExistsError("is there; pass overwrite=True", url="x.zarr", size=float("nan")))
     result = call("readers", "--json")
     found = json.loads(result.stderr)
     assert (result.stdout, found["schema_version"], found["verb"]) == ("", 1, "readers")
     assert found["error"] == {
         "kind": "destination-exists",
-        "message": "is there",
-        "hint": "--overwrite replaces a store or an image",
+        "message": "is there; pass overwrite=True",
+        "hint": "--overwrite replaces it",
         "exit_code": 4,
         "context": {"url": "x.zarr", "size": "NaN"},
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (e.DestinationExistsError("it is a series of scans, so it is not overwritten; remove it yourself"), None),
+        (e.UnknownFormatError("it is a series", found=SERIES), "'stemstore info' lists its scans"),
+        (e.UnknownFormatError("no reader"), "'stemstore readers' lists the formats; name one with --reader"),
+    ],
+)
+def test_hints_do_not_contradict_the_message(error, expected):
+    """What cannot be overwritten is not offered to be, and a series needs no reader."""
+    assert hint(error) == expected
 
 
 def test_notes_of_an_error_are_shown(call, monkeypatch):
