@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
+from stemstore.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -21,6 +23,9 @@ _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)(::[a-z0-9+.:-]+)?://", re.IGNORECASE
 
 _LINK = re.compile(r"::(?=[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
 """What joins the URLs of a chain."""
+
+_FALLEN = re.compile(r"^(s3a?|gcs|gs|az|abfss?|https?|ftp|sftp|file):/(?!/)", re.IGNORECASE)
+"""A URL that has lost one of its slashes, as in a `pathlib.Path`."""
 
 _LOCAL = ("file", "local")
 _WEB = ("http", "https")
@@ -120,7 +125,17 @@ def is_url(text: str) -> bool:
 
 
 def local_path(url: str) -> Path:
-    """Path of a text that is no URL, or one such as ``file:///data``."""
+    """Path of a text that is no URL, or one such as ``file:///data``.
+
+    Raises
+    ------
+    InputError
+        It is a URL with one slash in place of two, which would become folders of this machine.
+    """
+    if _FALLEN.match(url):
+        meant = url.replace(":/", "://", 1)
+        msg = f"'{url}' has one slash where a URL has two; write '{meant}', as text: pathlib.Path takes one away"
+        raise InputError(msg, url=url, expected=meant)
     path = url.partition("://")[2] if _SCHEME.match(url) else url
     return Path(os.path.expanduser(path))  # noqa: PTH111  # a name ~such, whose user is unknown, stays as it is
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from dask.base import tokenize
 
+from stemstore.errors import InputError
 from stemstore.places.address import Address, divided, is_url, local_path, shown
 
 SECRET = "hunter2-and-more"
@@ -118,3 +119,15 @@ def test_queries_follow_the_path():
     assert divided("s3://box/a?b/c=d") == ("s3://box/a?b/c=d", "")
     assert divided("/data/a?b=c") == ("/data/a?b=c", "")
     assert Address("https://host/a/?sig=b").joined("c/d") == "https://host/a/c/d?sig=b"
+
+
+@pytest.mark.parametrize("url", ["s3:/lab/scan.zarr", "https:/example.org/scan.zarr", "file:/data/scan.zarr"])
+def test_a_url_that_lost_a_slash_is_no_folder(url):
+    """What pathlib makes of a URL is refused, and not looked for or written below the working folder."""
+    with pytest.raises(InputError, match=f"write '{url.replace(':/', '://')}'"):
+        local_path(url)
+
+
+def test_colons_in_names_are_no_urls():
+    """Drives and names with a colon stay paths."""
+    assert [str(local_path(name)) for name in ("C:/data", "a:b", "./s3:/a")] == ["C:/data", "a:b", "s3:/a"]
