@@ -139,7 +139,7 @@ def _target(destination: str | os.PathLike[str], format: Format) -> Path:  # noq
         msg = f"folder '{target.parent}' does not exist; make it first"
         raise NotFoundError(msg, url=str(target.parent))
     if format == "ro-crate" and target.name != METADATA:
-        msg = f"the metadata of an RO-Crate are called {METADATA!r}, got {target.name!r}; give the folder"
+        msg = f"the metadata of an RO-Crate are called {METADATA!r}, got {target.name!r}; give the folder, made before"
         raise InputError(msg, found=target.name, expected=METADATA)
     if inside := [str(one) for one in target.parents if is_store(str(one))]:
         msg = f"'{inside[0]}' is a store, into which nothing foreign is written; choose the folder that holds it"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemstore.errors import CorruptDataError, DestinationExistsError, InputError, NotFoundError, StemStoreError
 from stemstore.store.attached_array import AttachedArray, StoredArray, Target, array_info
-from stemstore.store.metadata import CALIBRATION, DERIVED, ROOT, group_objects, parse_array
+from stemstore.store.metadata import PLACES, ROOT, group_objects, parse_array
 from stemstore.store.series.holder import open_holder
 from stemstore.store.urls import is_local, open_storage
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stemstore.store.urls import Storage
-
-PLACES = (CALIBRATION, DERIVED)
-"""Names in the root of a store or a series below which groups may be attached."""
 
 _NAME = re.compile(r"(?!__)[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 

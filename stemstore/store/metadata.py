@@ -33,6 +33,8 @@ SAVED = f"{CALIBRATION}/saved"
 
 DERIVED = "derived"
 """Group that holds the groups of saved results."""
+PLACES = (CALIBRATION, DERIVED)
+"""Names in the root of a store or a series below which groups may be attached."""
 
 COLUMNS = {name: f"events/{name}" for name in ("energy", "offset_ky", "offset_kx")}
 """Arrays of further values of every event, by name."""

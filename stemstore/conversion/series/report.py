@@ -82,9 +82,10 @@ class SeriesReport:
         if not failed:
             return
         rest = len(self.scans) - len(failed)
+        others = f"; the other {rest} are in '{self.url}'" if rest else f" to '{self.url}'"
         msg = (
-            f"{len(failed)} of {len(self.scans)} scans could not be converted: {', '.join(failed)}; the other {rest} "
-            f"are in '{self.url}'. Mend what is wrong and repeat the call with resume=True (--resume)"
+            f"{len(failed)} of {len(self.scans)} scans could not be converted: {', '.join(failed)}{others}. "
+            "Mend what is wrong and repeat the call with resume=True (--resume)"
         )
         error = SeriesIncompleteError(msg, url=self.url, failed=failed, report=self)
         for name, reason in failed.items():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stemstore.conversion.series.report import ScanOutcome, SeriesReport
-from stemstore.conversion.series.sources import raw_scans
+from stemstore.conversion.series.sources import raw_scans, slug
 from stemstore.conversion.series.work import Work
 from stemstore.errors import DestinationExistsError, InputError, ScanWarning, StemStoreError
 from stemstore.scan.addresses import addresses
@@ -19,7 +20,7 @@ from stemstore.store.urls import is_local, open_storage
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from stemstore.conversion.series.sources import RawScan
     from stemstore.progress import Progress
@@ -172,7 +173,10 @@ def _places(scans: Sequence[RawScan], order: Order, series: Series | None, unit:
     InputError
         Places are missing or are given for others, or contradict the index.
     """
-    places = orders_of([scan.name for scan in scans], order)
+    names = [scan.name for scan in scans]
+    if isinstance(order, Mapping):  # by the names that were given, or by those that the stores have
+        order = {str(name) if name in names else slug(str(name)): place for name, place in order.items()}
+    places = orders_of(names, order)
     if unit is not None and not places:
         msg = f"unit={unit!r} without places; give order= as well, a number for each scan"
         raise InputError(msg, key="order")

@@ -17,7 +17,7 @@ from stemstore.scan.series.members import label, refuse_namesakes
 from stemstore.sources.files import expand, list_folder
 from stemstore.sources.registry import explain
 from stemstore.sources.remote import place
-from stemstore.store.attached import PLACES
+from stemstore.store.metadata import PLACES
 from stemstore.store.open import is_store
 from stemstore.store.series.index import child_url, is_series
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from stemstore.config import concurrency
 from stemstore.errors import DestinationExistsError, InputError, NotFoundError
-from stemstore.store.attached import PLACES
 from stemstore.store.commit import digest
+from stemstore.store.metadata import PLACES
 from stemstore.store.open import finished_store
 from stemstore.store.series.index import change_series, child_url, is_series, new_document, now
 from stemstore.store.urls import open_storage
@@ -142,8 +144,9 @@ def settled(before: SeriesDocument | None, *, dim: str | None, unit: Unit | None
     if before is None:
         try:
             return new_document(dim=dim or "time", unit=unit, title=title)
-        except ValueError as error:
-            msg = f"dim={dim!r} or unit={unit!r} cannot be stored: {error}"
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            msg = f"dim={dim!r} or unit={unit!r} cannot be stored: {reason}"
             raise InputError(msg, key="dim", found=dim) from error
     changes: dict[str, Any] = {} if title is None else {"title": title}
     for name, given in (("dim", dim), ("unit", unit)):
@@ -198,7 +201,10 @@ def refuse_same(known: Sequence[SeriesScan], entry: SeriesScan, url: str) -> Non
             continue
         what = {"name": "a scan of this name", "uuid": f"it, as scan {scan.name!r}"}
         text = what.get(shared, f"scan {scan.name!r}, which was made from the same raw data")
-        msg = f"scan {entry.name!r} cannot be entered: '{url}' holds {text} already; leave it out"
+        msg = (
+            f"scan {entry.name!r} cannot be entered: '{url}' holds {text} already; leave it out, or move its store "
+            "elsewhere"
+        )
         raise DestinationExistsError(msg, url=url, scan=entry.name, found=scan.name, key=shared)
 
 

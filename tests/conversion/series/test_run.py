@@ -296,3 +296,32 @@ def test_a_series_made_twice_is_the_same(raw, series, tmp_path):
     index_series(tmp_path / "other")
     one, other = open_series(series), open_series(tmp_path / "other")
     assert one.drop_vars("scan_uuid").equals(other.drop_vars("scan_uuid"))
+
+
+def test_places_go_by_the_names_that_were_given(raw, series):
+    """A name that a store cannot have is found among the places all the same."""
+    scans = {"a ü": raw / "scan 1.npy", "b": raw / "scan 2.npy"}
+    convert_series(scans, series, order={"a ü": 5, "b": 2})
+    ds = open_series(series)
+    assert dict(zip(ds.scan.values.tolist(), ds.time.values.tolist(), strict=True)) == {"a_": 5, "b": 2}
+
+
+def test_an_odd_axis_is_told_in_one_line(raw, series):
+    """The refusal of a name says why, without the words of the library that found it."""
+    with pytest.raises(InputError, match=r"cannot be stored: dim is 'y', the name of another axis; [^\n]*$"):
+        convert_series(raw, series, dim="y")
+
+
+@pytest.mark.parametrize("name", ["derived", "calibration"])
+def test_no_store_takes_the_place_of_results(raw, series, name):
+    """Where a series keeps results and calibration no scan is written."""
+    convert_series(raw, series)
+    with pytest.raises(InputError, match="choose another name"):
+        stemstore.convert(raw / "scan 1.npy", series / name)
+
+
+def test_no_store_in_a_store(raw, series, tmp_path):
+    """A store inside of another one would be carried along as something foreign."""
+    stemstore.convert(raw / "scan 1.npy", tmp_path / "a.zarr")
+    with pytest.raises(InputError, match="lies inside of the store"):
+        stemstore.convert(raw / "scan 2.npy", tmp_path / "a.zarr/b.zarr")
