@@ -98,26 +98,13 @@ def appearing(files: list[Path], *, overwrite: bool) -> Iterator[list[Path]]:
     StorageError
         The device refuses to write.
     """
-    folder, head = files[-1].parent, files[-1]
-    work = folder / f".{head.name}.part-{uuid.uuid4()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        work.mkdir()
+    with _beside(files[-1]) as work:
         yield [work / path.name for path in files]
         for path in files:
             _make_durable(work / path.name)
         for path in files:
-            if not overwrite and os.path.lexists(path):
-                msg = f"'{path}' appeared while it was being written; choose another name or pass overwrite=True"
-                raise DestinationExistsError(msg, url=str(path))
+            _check_still_free(path, overwrite=overwrite)
         _exchange(work, files)
-        sync_folder(folder)
-    except StemStoreError:
-        raise
-    except OSError as error:
-        raise refused(error, head, "write") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
@@ -133,20 +120,26 @@ def appearing_folder(path: Path, *, overwrite: bool) -> Iterator[list[Path]]:
     StorageError
         The device refuses to write.
     """
+    with _beside(path) as work:
+        new = work / path.name
+        yield [new]
+        for file in new.rglob("*"):
+            (sync_folder if file.is_dir() else _make_durable)(file)
+        _check_still_free(path, overwrite=overwrite)
+        if os.path.lexists(path):
+            _replace_folder(new, path, work / f"{path.name}.old")
+        else:
+            new.rename(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a hidden folder beside a place to work in, which is gone at the end; a refusal of the device is told."""
     work = path.parent / f".{path.name}.part-{uuid.uuid4()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir()
-        yield [work / path.name]
-        for file in (work / path.name).rglob("*"):
-            (sync_folder if file.is_dir() else _make_durable)(file)
-        if os.path.lexists(path):
-            if not overwrite:
-                msg = f"'{path}' appeared while it was being written; choose another name or pass overwrite=True"
-                raise DestinationExistsError(msg, url=str(path))
-            _replace_folder(work / path.name, path, work / f"{path.name}.old")
-        else:
-            (work / path.name).rename(path)
+        yield work
         sync_folder(path.parent)
     except StemStoreError:
         raise
@@ -154,6 +147,12 @@ def appearing_folder(path: Path, *, overwrite: bool) -> Iterator[list[Path]]:
         raise refused(error, path, "write") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_still_free(path: Path, *, overwrite: bool) -> None:
+    if not overwrite and os.path.lexists(path):
+        msg = f"'{path}' appeared while it was being written; choose another name or pass overwrite=True"
+        raise DestinationExistsError(msg, url=str(path))
 
 
 def _replace_folder(new: Path, path: Path, old: Path) -> None:
