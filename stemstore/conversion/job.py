@@ -11,7 +11,7 @@ from stemstore.conversion.counting.measures import check_columns
 from stemstore.conversion.counting.settings import CountOptions
 from stemstore.conversion.digests import check_asked
 from stemstore.conversion.document import Oddities, describe
-from stemstore.conversion.plan import CountedPlan, DensePlan, Profile, make_plan
+from stemstore.conversion.plan import CountedPlan, DensePlan, make_plan
 from stemstore.conversion.stored import Carried, earlier_counting
 from stemstore.errors import InputError
 from stemstore.scan.calibration import Calibration
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stemstore.conversion.digests import Asked as DigestsAsked
     from stemstore.conversion.kept import Kept
     from stemstore.sources.contract import FrameSource
+    from stemstore.store.codecs import Profile
     from stemstore_schemas import ScanDocument
 
 PathLike = str | os.PathLike[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from stemstore._types import Array
     from stemstore.conversion.counting.settings import CountOptions
     from stemstore.store.arrays import StoredFrames
+    from stemstore.store.codecs import Profile
     from stemstore.store.layout import CountedLayout, DenseLayout
 
-Profile = Literal["fast", "balanced", "small", "raw"]
 EVENT_BATCH = 4096  # frames per call of an event source: half a million events at usual doses
 OCCUPANCY_SAMPLE = 64  # frames from which the events per frame are estimated
 BYTES_PER_WAITING_SLOT = 4  # gaps and the compressed chunks of the blocks of a shard, which is written at once

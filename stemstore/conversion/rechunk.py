@@ -13,7 +13,7 @@ from stemstore.conversion.counting.settings import CountOptions
 from stemstore.conversion.document import Oddities, conversion_entry
 from stemstore.conversion.job import Job, positive
 from stemstore.conversion.kept import Kept
-from stemstore.conversion.plan import Profile, make_plan
+from stemstore.conversion.plan import make_plan
 from stemstore.conversion.report import report_of
 from stemstore.conversion.request import Request
 from stemstore.conversion.steps import begin_writing, resume_writing, write_all
@@ -23,7 +23,7 @@ from stemstore.progress import NoProgress
 from stemstore.scan.addresses import addresses, check_apart
 from stemstore.scan.stored import source_of_store
 from stemstore.store.arrays import StoredFrames
-from stemstore.store.codecs import frame_codec, gap_codec
+from stemstore.store.codecs import Profile, frame_codec, gap_codec
 from stemstore.store.cut import CUT, Cut
 from stemstore.store.metadata import GAP, INTENSITY, SUMMARY, read_root
 from stemstore.store.objects import listed_arrays, unseen

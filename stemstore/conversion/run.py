@@ -21,12 +21,12 @@ from stemstore.store.cut import Cut
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stemstore.conversion.counting.count import Rule
     from stemstore.conversion.counting.measures import EventColumn
     from stemstore.conversion.counting.regions import Division
     from stemstore.conversion.digests import Asked
-    from stemstore.conversion.plan import Profile
+    from stemstore.kernels.counting import Rule
     from stemstore.kernels.counting_corrections import RowDark
+    from stemstore.store.codecs import Profile
     from stemstore.store.cut import LayoutName
 
 log = logging.getLogger(__name__)

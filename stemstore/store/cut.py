@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stemstore.store.layout import CountedLayout
 
 LayoutName = Literal["frames", "tiled"]
-NAMES = ("frames", "tiled")
+NAMES = get_args(LayoutName)
 
 CUT = ("layout", "chunks", "shards")
 """Names of the options that make a `Cut`, in the order of `Cut.of`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stemstore.conversion.counting.batches import join
 from stemstore.conversion.counting.corrections import FULL_SCALE, Corrections
 from stemstore.conversion.counting.regions import modules_of
-from stemstore.kernels.counting import Limits
+from stemstore.kernels.counting import Limits, Rule
 from stemstore.sources.contract import MISSING, PARTIAL, VALID, Events
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from stemstore.conversion.counting.watch import Watch
     from stemstore.sources.contract import FrameSource
 
-Rule = Literal["stemstore", "stempy"]
 BATCH_BYTES = 10 * 2**20  # frames read and counted at once by a thread; stays in the last-level cache
 CORRECTED_BYTES = 4 * 2**20  # corrected frames at a time, so that they are counted while they are in the cache
 

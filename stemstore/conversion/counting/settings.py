@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemstore.conversion.counting.corrections import Corrections
-from stemstore.conversion.counting.count import Counter, Rule
+from stemstore.conversion.counting.count import Counter
 from stemstore.conversion.counting.estimate import BACKGROUND_SIGMA, XRAY_SIGMA, Wanted, estimate
 from stemstore.conversion.counting.measures import Measures, check_columns, with_pedestals
 from stemstore.conversion.counting.noise import find_peak
@@ -22,6 +22,7 @@ from stemstore.sources.references import references_of
 
 if TYPE_CHECKING:
     from stemstore.conversion.counting.regions import Division
+    from stemstore.kernels.counting import Rule
     from stemstore.kernels.counting_corrections import RowDark
     from stemstore.sources.contract import FrameSource
     from stemstore_schemas import CountingDescription
