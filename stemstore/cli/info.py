@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stemstore.cli import options, series
+from stemstore.cli import options, series_info
 from stemstore.cli.output import notify, print_facts, print_json, print_line, print_table, times_text
 from stemstore.config import format_size
 from stemstore.errors import UnknownFormatError
@@ -39,7 +39,7 @@ def run(
     except UnknownFormatError as error:
         if error.context.get("found") != SERIES:
             raise
-        series.show(store, as_json=as_json)
+        series_info.show(store, as_json=as_json)
         return
     size = sizes(scan)
     saved = list(results(scan.head.url).values())
