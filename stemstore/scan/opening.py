@@ -72,6 +72,7 @@ def store_at(
     StemStoreError
         As for `stemstore.store.open.open_store`.
     """
+    from stemstore.store.metadata import SERIES
     from stemstore.store.open import is_store, open_store
     from stemstore.store.urls import is_local
 
@@ -80,6 +81,8 @@ def store_at(
     try:
         scan = open_store(paths[0], allow_incomplete=allow_incomplete)
     except (NotFoundError, UnknownFormatError, StorageError) as error:
+        if error.context.get("found") == SERIES:
+            raise
         missing = isinstance(error, (NotFoundError, UnknownFormatError))
         if is_local(paths[0]) or not (missing or place(paths[0]).is_file()):  # some servers refuse to look below a file
             raise

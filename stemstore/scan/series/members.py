@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from stemstore.errors import InputError, NotFoundError
-from stemstore.places.address import local_path
+from stemstore.places.address import is_web, local_path
 from stemstore.scan.addresses import addresses
 from stemstore.store.address import StoreUrl, reach
 from stemstore.store.open import is_store
@@ -105,6 +106,7 @@ def label(url: Any) -> str:
     """Name a scan by where it lies: the last part of its path, of a file without ending; of several files the first."""
     first = addresses(url)[0]
     name = PurePosixPath(str(first).replace("\\", "/")).name
+    name = unquote(name).replace("/", "_") if is_web(first) else name
     folder = is_local(first) and local_path(first).is_dir()
     return without_ending(name) if folder or name.endswith(SUFFIXES) else PurePosixPath(name).stem
 
@@ -155,7 +157,8 @@ def _matches(pattern: str) -> list[str]:
         folder, last = split(StoreUrl(pattern))
         found = [child_url(folder.root, name) for name in fnmatch.filter(folder.children(""), last)]
     if not found:
-        msg = f"nothing matches '{pattern}'; check the pattern and the path"
+        why = "web servers do not list what they hold; name the scans one by one"
+        msg = f"nothing matches '{pattern}'; {why if is_web(pattern) else 'check the pattern and the path'}"
         raise NotFoundError(msg, url=pattern)
     return sorted(found, key=natural)
 

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stemstore
-from stemstore.errors import InputError
+from stemstore.errors import InputError, NotFoundError, UnknownFormatError
 from stemstore.ops.projection import passes_of
 from stemstore.scan.lazy import selection_of
 from stemstore.scan.series.open import open_series
 from stemstore.scan.series.source import SeriesSource
+from stemstore.store.series.entry import index_series
+from stemstore.testing.servers import FileServer
 
 SHAPE = (6, 5, 9, 8)
 N = 4
@@ -227,3 +229,25 @@ def test_corrections_of_every_scan(stores, stack):
     np.testing.assert_allclose(stemstore.mean_pattern(series), (stack - 0.25).mean((0, 1, 2)), rtol=1e-6)
     later = stemstore.correct(open_series(stores / "dense"), dark=dark)
     np.testing.assert_allclose(later.intensity.values, stack - 0.25)
+
+
+def test_raw_scans_on_a_web_server(tmp_path, stack):
+    """What an address writes as %20 is a space in the name of the scan; servers that cannot list say so."""
+    for number in (1, 2):
+        np.save(tmp_path / f"scan {number}.npy", stack[number])
+    with FileServer(tmp_path) as server:
+        ds = open_series([f"{server.url}/scan%20{number}.npy" for number in (1, 2)])
+        assert ds.scan.values.tolist() == ["scan 1", "scan 2"]
+        np.testing.assert_array_equal(ds.intensity.values, stack[1:3])
+        with pytest.raises(NotFoundError, match="web servers do not list"):
+            open_series(f"{server.url}/scan*")
+
+
+def test_a_series_on_a_server_is_no_raw_scan(tmp_path, stack, store_of):
+    """Opened as one scan it is refused by what it is, on a server as on a disk."""
+    store_of(tmp_path / "s1.zarr", stack[1], counted=False)
+    index_series(tmp_path)
+    with FileServer(tmp_path) as server:
+        for url in (tmp_path, server.url):
+            with pytest.raises(UnknownFormatError, match=r"is a series of scans; open it with stemstore\.open_series"):
+                stemstore.open(url)
