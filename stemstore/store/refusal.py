@@ -39,6 +39,12 @@ def absent(where: str | Path) -> NotFoundError:
     return NotFoundError(msg, url=str(where))
 
 
+def nowhere(where: str) -> NotFoundError:
+    """Describe an object that cannot be written, because what is to hold it is not there."""
+    msg = f"cannot write '{where}', for there is no such bucket or container; check its name, or make it first"
+    return NotFoundError(msg, url=where)
+
+
 def cut_short(where: str | Path, start: int, length: int, got: int) -> TruncatedFileError:
     """Describe an object that ends inside a wanted run of bytes."""
     msg = (

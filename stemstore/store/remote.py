@@ -18,7 +18,7 @@ from stemstore.places.link import Link, answer, link_to
 from stemstore.places.retry import ShortBodyError, status_of
 from stemstore.store.address import StoreUrl
 from stemstore.store.extents import batches, merge
-from stemstore.store.refusal import absent, cut_short, taken
+from stemstore.store.refusal import absent, cut_short, nowhere, taken
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -273,7 +273,7 @@ class RemoteStorage:
         text, status = str(error), status_of(error)
         censored = self.address.censor(text)
         if says_absent(error):
-            failure: StemStoreError = absent(where)
+            failure: StemStoreError = nowhere(where) if verb == "write" else absent(where)
         elif isinstance(error, FileExistsError) or (verb == "write" and status in _TAKEN):
             failure = taken(where)
         else:

@@ -184,6 +184,12 @@ def test_a_conversion_that_lost_its_place_stops(begin, s3, data):
     assert open_store(url).uuid == other.uuid
 
 
+def test_a_bucket_that_is_not_there(raw, s3):
+    """What cannot be written for want of a bucket is told as that, and not as a lost store."""
+    with pytest.raises(NotFoundError, match="no such bucket"):
+        stemstore.convert(raw, "s3://no-such-bucket/scan.zarr", storage_options=s3.options)
+
+
 @pytest.fixture
 def straight(begin, s3, data):
     """Write the store without any failure; gives its objects and what was asked for."""
