@@ -86,6 +86,6 @@ def hint(error: BaseException) -> str | None:
     """Name the option or verb that helps against an error; None where there is no special one."""
     if isinstance(error, DestinationExistsError):  # a message that does not offer it knows why
         return "--overwrite replaces it" if str(error).endswith("pass overwrite=True") else None
-    if isinstance(error, UnknownFormatError) and error.context.get("found") == SERIES:
-        return "'stemstore info' lists its scans"
+    if isinstance(error, UnknownFormatError) and "readers" not in error.context:  # no reader was asked
+        return "'stemstore info' lists its scans" if error.context.get("found") == SERIES else None
     return next((HINTS[cls] for cls in type(error).__mro__ if cls in HINTS), None)

@@ -112,16 +112,25 @@ def arrays(scan: StoredScan) -> list[dict[str, Any]]:
     ]
 
 
+def _frames_text(scan: StoredScan) -> str:
+    """Count the frames by their states; of an unfinished store those that are written."""
+    frames = scan.document.frames.model_dump()
+    if not scan.head.complete:
+        states = scan.head.validity()
+        written = sum(frames.values()) if states is None else int((states > 0).sum())
+        return f"{written} of {sum(frames.values())} written"
+    return ", ".join(f"{number} {name}" for name, number in frames.items() if number)
+
+
 def _facts(scan: StoredScan, size: dict[str, Any]) -> list[tuple[str, str]]:
     document = scan.document
-    frames = {name: number for name, number in document.frames.model_dump().items() if number}
     rows = [
         ("store", scan.head.url),
         ("state", "complete" if scan.head.complete else "not finished"),
         ("profile", f"{document.profile}, {scan.dtype}"),
         ("uuid", document.uuid),
         *((f"axis {axis.name}", _axis_text(axis)) for axis in document.axes),
-        ("frames", ", ".join(f"{number} {name}" for name, number in frames.items())),
+        ("frames", _frames_text(scan)),
         ("pixels", format_size(size["raw_bytes"])),
     ]
     if document.acquisition.flyback_columns:

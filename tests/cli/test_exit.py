@@ -112,7 +112,11 @@ def test_errors_as_json(call, monkeypatch):
     [
         (e.DestinationExistsError("it is a series of scans, so it is not overwritten; remove it yourself"), None),
         (e.UnknownFormatError("it is a series", found=SERIES), "'stemstore info' lists its scans"),
-        (e.UnknownFormatError("no reader"), "'stemstore readers' lists the formats; name one with --reader"),
+        (e.UnknownFormatError("it has no zarr.json, so it is not a stemstore store"), None),
+        (
+            e.UnknownFormatError("no reader", readers=["npy"]),
+            "'stemstore readers' lists the formats; name one with --reader",
+        ),
     ],
 )
 def test_hints_do_not_contradict_the_message(error, expected):

@@ -1,5 +1,6 @@
 """The verb ``info``."""
 
+import re
 import shutil
 
 import pytest
@@ -102,6 +103,13 @@ def test_unfinished_store_is_shown(call, document, unfinished):
     assert result.stderr.startswith("warning: the conversion to ")
     found = document("info", unfinished)
     assert (found["complete"], found["sizes"]["stored_bytes"]) == (False, None)
+
+
+def test_frames_that_are_planned_are_not_called_valid(call, raw, tmp_path):
+    """Of a conversion that is under way as many frames are told as are written, at first none."""
+    assert call("plan", raw, tmp_path / "b.zarr").exit_code == 0
+    (line,) = [line for line in call("info", tmp_path / "b.zarr").stdout.splitlines() if line.startswith("frames ")]
+    assert re.fullmatch(r"frames +0 of [1-9]\d* written", line)
 
 
 def test_unfinished_store_is_not_worked_on(call, unfinished):
