@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,9 @@ from stemstore.conversion.plan import CountedPlan, DensePlan
 from stemstore.conversion.recorded import last_conversion, options_of, sources_of
 from stemstore.errors import InputError, StemStoreError
 from stemstore.progress import NoProgress, Progress
-from stemstore.store.open import open_store
+from stemstore.store.open import is_store, open_store
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
     from stemstore.store.open import StoredScan
@@ -80,7 +80,8 @@ def verify(
     store
         Path or URL.
     source
-        What it was made from; the files that its history names by default.
+        What it was made from; the files that its history names by default. Another store that should hold the same,
+        such as the one that it was rechunked from, is compared as it is.
     workers, max_memory
         As in `stemstore.convert`.
     progress
@@ -121,7 +122,7 @@ def verify(
 
         store, source = reach_urls(store, source, storage_options=storage_options)
     scan = open_store(store)
-    recorded = options_of(scan.document, options)
+    recorded = _options(scan, source, options)
     more = {"workers": workers, "max_memory": max_memory, "digests": "none"}
     job = _found(scan, recorded | more) if source is None else decide(source, recorded | more)
     notes = _check_alike(scan, job)
@@ -135,6 +136,14 @@ def verify(
     inputs = [entry.path for entry in job.document.history[-1].inputs]
     counted, n_frames = isinstance(job.plan, CountedPlan), math.prod(scan.scan_shape)
     return Verification(scan.url, inputs, counted, n_frames, n_different, lowest, notes, time.monotonic() - began)
+
+
+def _options(scan: StoredScan, source: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the options of the conversion; where a store stands for the raw data, they were applied to it already."""
+    stands_for = isinstance(source, (str, os.PathLike)) and is_store(source)
+    if stands_for and last_conversion(scan.document).parameters.get("reader") is not None:
+        return dict(given)
+    return options_of(scan.document, given)
 
 
 def _found(scan: StoredScan, options: Mapping[str, Any]) -> Job:

@@ -9,6 +9,7 @@ import pytest
 
 import stemstore
 from stemstore.conversion.compare import Difference
+from stemstore.conversion.rechunk import rechunk_store
 from stemstore.conversion.verify import verify
 from stemstore.errors import ChecksumError, InputError, NotFoundError
 from stemstore.maintenance.edit import edit_store
@@ -124,6 +125,16 @@ def test_stores_made_of_stores(made, tmp_path):
     stemstore.convert(made, tmp_path / "b.zarr", profile="small")
     found = verify(tmp_path / "b.zarr")
     assert (found.equal, found.source) == (True, [str(made)])
+
+
+def test_a_store_stands_for_its_raw_data(made, tmp_path, raw):
+    """Against the store that it was laid out anew from, a store is compared as it is; other pixels are found."""
+    rechunk_store(made, tmp_path / "tiles.zarr", profile="small")
+    assert verify(tmp_path / "tiles.zarr", made).equal
+    change(raw, (0, 0, 3, 4), 3000)
+    options = LIMITS if verify(made, made).counted else {}
+    stemstore.convert(raw, tmp_path / "other.zarr", count=bool(options), **options)
+    assert verify(tmp_path / "tiles.zarr", tmp_path / "other.zarr").n_different == 1
 
 
 @pytest.mark.parametrize(
