@@ -195,6 +195,7 @@ def finish_edit(storage: Storage) -> bool:
     try:
         body = storage.get(EDIT)
     except NotFoundError:
+        storage.sweep()  # of a process that was killed before its change had happened, or after
         return False
     root, commit = storage.get(ROOT), read_commit(storage)
     try:

@@ -159,10 +159,13 @@ class LocalStorage:
                 shutil.rmtree(old)
 
     def sweep(self) -> None:
-        """Remove temporary files that killed writers left."""
+        """Remove temporary files that killed writers left, and hidden folders that are empty."""
         for path in self.folder.rglob(".*.tmp-*"):
             with _reading(path, "remove"):
-                path.unlink()
+                path.unlink(missing_ok=True)
+        for path in self.folder.glob(".*/"):
+            with suppress(OSError):  # not empty: it is in use
+                path.rmdir()
 
     def delete(self, prefix: str = "", *, last: str = "") -> None:
         """Remove a folder with all it holds, one file of it after all others, or a file."""

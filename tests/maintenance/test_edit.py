@@ -269,6 +269,17 @@ def test_a_change_that_is_none(store, tmp_path, harm):
     assert not (tmp_path / "evil").exists()
 
 
+@pytest.mark.parametrize("left", [[], [".edit.json.tmp-0123abcd"]])
+def test_what_a_killed_change_left_goes_with_the_next(store, left):
+    """A process that is killed before its change happened, or after, leaves an empty journal or a part of a file."""
+    (store / ".journal").mkdir()
+    for name in left:
+        (store / ".journal" / name).write_bytes(b"{")
+    assert not edit_store(store).finished
+    assert not (store / ".journal").exists()
+    assert not problems(store)
+
+
 def test_metadata_that_others_changed_are_taken_when_asked(store):
     """A store with attributes of another program does not open; accepted, it does, and the history has both digests."""
     old = json.loads((store / "stemstore.commit.json").read_text())["metadata_digest"]
