@@ -82,11 +82,14 @@ class SeriesReport:
         if not failed:
             return
         rest = len(self.scans) - len(failed)
-        others = f"; the other {rest} are in '{self.url}'" if rest else f" to '{self.url}'"
-        msg = (
-            f"{len(failed)} of {len(self.scans)} scans could not be converted: {', '.join(failed)}{others}. "
-            "Mend what is wrong and repeat the call with resume=True (--resume)"
+        names = ", ".join(failed)
+        what = (
+            f"{len(failed)} of {len(self.scans)} scans could not be converted: {names}; the other {rest} are in "
+            f"'{self.url}'"
+            if rest
+            else f"no scan could be converted to '{self.url}': {names}"
         )
+        msg = f"{what}. Mend what is wrong and repeat the call with resume=True (--resume)"
         error = SeriesIncompleteError(msg, url=self.url, failed=failed, report=self)
         for name, reason in failed.items():
             error.add_note(f"scan {name!r}: {reason}")

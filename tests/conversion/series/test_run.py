@@ -325,3 +325,9 @@ def test_no_store_in_a_store(raw, series, tmp_path):
     stemstore.convert(raw / "scan 1.npy", tmp_path / "a.zarr")
     with pytest.raises(InputError, match="lies inside of the store"):
         stemstore.convert(raw / "scan 2.npy", tmp_path / "a.zarr/b.zarr")
+
+
+def test_no_scan_at_all(tmp_path, series):
+    """Where every scan fails, nothing is said of others."""
+    with pytest.raises(SeriesIncompleteError, match=r"^no scan could be converted to '.*': gone\. Mend"):
+        convert_series({"gone": tmp_path / "gone.npy"}, series)
