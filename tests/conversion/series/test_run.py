@@ -191,7 +191,7 @@ def test_the_same_data_twice(raw, series, stack):
     assert caught.value.context["failed"].keys() == {"b"}
     assert "is in" in caught.value.__notes__[0]
     shutil.copyfile(raw / "scan 1.npy", raw / "copy.npy")
-    with pytest.raises(SeriesIncompleteError, match="converted: copy") as caught:
+    with pytest.raises(SeriesIncompleteError, match="no scan could be converted") as caught:
         convert_series([raw / "copy.npy"], series, append=True)
     assert "scan 'a', which was made from the same raw data" in caught.value.__notes__[0]
     assert not (series / "copy").exists()
