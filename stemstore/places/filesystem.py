@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,18 @@ _GOOGLE = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
 _AZURE_HOSTS = ".core.windows.net"
 _WEB = ("http", "https")
+
+_ENVIRONMENT = ("AWS_", "AZURE_", "GCSFS_", "GOOGLE_", "STORAGE_EMULATOR_")
+"""Beginnings of the environment variables that say where an object store is and who asks."""
+
+_lock = threading.Lock()
+_made_in: int | None = None
+"""The environment that the file systems fsspec keeps were made in."""
+
+
+def environment() -> int:
+    """Give a number that changes with what the environment says of object stores."""
+    return hash(frozenset(one for one in os.environ.items() if one[0].startswith(_ENVIRONMENT)))
 
 
 def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[Any, str]:
@@ -38,6 +52,7 @@ def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[
     """
     import fsspec.core
 
+    _forget_other_environments()
     name = str.__str__(address)
     protocol = name.partition("://")[0].lower()  # with "::" in it for a chain, whose options are the user's affair
     url, options = address.full, dict(address.options)
@@ -55,6 +70,19 @@ def file_system(address: Address, patience: Patience, n_requests: int) -> tuple[
         raise InputError(msg, url=name) from None
     _let_us_try_again(fs, protocol)
     return fs, path
+
+
+def _forget_other_environments() -> None:
+    """Let fsspec make file systems of object stores anew after a change: it keeps them by their options alone."""
+    from fsspec.registry import registry
+
+    global _made_in  # noqa: PLW0603  # like the file systems it is about, there is one for the process
+    with _lock:
+        now = environment()
+        if _made_in not in (None, now):
+            for protocol in {*_S3, *_GOOGLE, *_AZURE} & registry.keys():
+                registry[protocol].clear_instance_cache()
+        _made_in = now
 
 
 def knows_tails(address: Address, fs: Any) -> bool:

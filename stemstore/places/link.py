@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stemstore.config import concurrency
 from stemstore.places.address import divided, is_web
-from stemstore.places.filesystem import file_system, knows_tails
+from stemstore.places.filesystem import environment, file_system, knows_tails
 from stemstore.places.retry import Patience, ShortBodyError, status_of
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def link_to(address: Address) -> Link:
     OptionalDependencyError
         The package for them is not installed.
     """
-    settings = (request_settings(), os.getpid())
+    settings = (request_settings(), environment(), os.getpid())
     key = (address.full, repr(sorted(address.options.items())), *settings)
     with _lock:
         found = _links.get(key)

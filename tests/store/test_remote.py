@@ -306,3 +306,14 @@ def test_long_runs_are_cut_and_close_ones_joined():
     assert merge(near) == ([Extent("a", 0, 30), Extent("b", 0, 5)], [(0, 0), (0, 20), (1, 0)])
     long = [Extent("a", n * LONGEST // 2, LONGEST // 2) for n in range(4)]
     assert [one.length for one in merge(long)[0]] == [LONGEST, LONGEST]
+
+
+def test_a_change_of_the_environment_is_noticed(s3, frames, data, monkeypatch):
+    """Who corrects the endpoint in the environment of a running session need not start a new one."""
+    url = s3.keep(frames)
+    monkeypatch.setenv("STEMSTORE_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match="cannot read"):
+        stemstore.open(url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.proxy.url)
+    np.testing.assert_array_equal(stemstore.open(url).intensity[3].values, data[3])
